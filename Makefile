@@ -1,0 +1,65 @@
+# The two commands: `make demo` and `make test`. Each sets up what it needs first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Another torch, for example a GPU build: make setup TORCH="torch==2.13.0 --index-url ADDRESS"
+TORCH ?=
+DEMO_HOME ?= .stillhouse
+
+.PHONY: help setup demo test lint format clean lock recipes test-faults test-venv
+
+help:
+	@echo "make demo         real tweets to a registered small model, then a prediction"
+	@echo "make test         lint, types, layers and all quick tests"
+	@echo "make lint         ruff, pyright, import-linter"
+	@echo "make recipes      the news and entities recipes in full"
+	@echo "make test-faults  kill runs at random points and check that nothing is lost"
+	@echo "make test-venv    a registered model in an environment without torch and stillhouse"
+	@echo "make clean        remove the environment, caches and the demo's state"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the locked requirements into $(VENV) (a few minutes the first time)"
+	@if [ -n "$(TORCH)" ]; then \
+		$(BIN)/pip install -q $(TORCH) && grep -v '^torch==' requirements.lock > $(VENV)/lock.txt; \
+	else cp requirements.lock $(VENV)/lock.txt; fi
+	@$(BIN)/pip install -q -r $(VENV)/lock.txt 2> >(grep -v 'is ignored: it is' >&2)
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e . 2> >(grep -v 'is ignored: it is' >&2)
+	@touch $(READY)
+
+demo: setup
+	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse run opinions
+	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse predict opinions "Lost my bag again and nobody answers the phone."
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+recipes: setup
+	$(BIN)/python benchmarks/recipes.py
+
+test-faults: setup
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_random_kills.py
+
+test-venv: setup
+	$(BIN)/python -m pytest -m slow tests/end_to_end/test_fresh_venv.py
+
+lock: setup
+	$(BIN)/pip freeze --exclude-editable --exclude stillhouse | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > requirements.lock
+
+clean:
+	rm -rf $(VENV) .stillhouse .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
