@@ -1,0 +1,35 @@
+"""Where everything of one installation lives: store, MLflow database, Prefect state, logs."""
+
+import os
+from pathlib import Path
+
+from stillhouse.errors import UserError
+
+VARIABLE = "STILLHOUSE_HOME"
+DIRECTORY = ".stillhouse"
+
+
+def find_home(start: Path | None = None) -> Path:
+    """`$STILLHOUSE_HOME`, else the nearest `.stillhouse/` upward from `start`, else a new one there (not yet made)."""
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE]).expanduser().resolve()
+    start = (start or Path.cwd()).resolve()
+    for directory in (start, *start.parents):
+        if (directory / DIRECTORY).is_dir():
+            return directory / DIRECTORY
+    return start / DIRECTORY
+
+
+def make_home(home: Path) -> Path:
+    """Create the directory where it is missing; an error names the fix when it cannot be written."""
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        probe = home / "logs" / f".writable.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the home directory {home}: {error.strerror}",
+            f"Make it writable, or set {VARIABLE} to a directory that is",
+        ) from None
+    return home

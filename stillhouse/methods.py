@@ -1,0 +1,25 @@
+"""The table of methods: name → `module:Class`, sorted, imported on use."""
+
+import importlib
+
+from stillhouse.errors import UserError, nearest
+from stillhouse.method import Method
+
+METHODS = {
+    "distill.logits": "stillhouse.distill.logits:Logits",
+    "evaluate.compare": "stillhouse.evaluate.compare:Compare",
+    "export.onnx": "stillhouse.export.onnx:Onnx",
+    "prepare.text": "stillhouse.data.text:Text",
+    "prepare.tokens": "stillhouse.data.tokens:Tokens",
+    "quantize.int8": "stillhouse.quantize.int8:Int8",
+    "release.gate": "stillhouse.release.gate:Gate",
+    "train.stage": "stillhouse.train.stage:Stage",
+}
+
+
+def load_method(name: str) -> type[Method]:
+    """The settings class behind `uses: name`."""
+    if name not in METHODS:
+        raise UserError(f'unknown method "{name}"', nearest(name, set(METHODS)))
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,21 @@
+"""What all tests share: a private home, no network, no telemetry, no leftovers of the developer's own environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true", PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120", RAY_USAGE_STATS_ENABLED="0", MPLBACKEND="agg",
+)  # fmt: skip
+for name in ("STILLHOUSE_HOME", "STILLHOUSE_FAULT", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home, named by the environment as in real use."""
+    directory = tmp_path / "home"
+    monkeypatch.setenv("STILLHOUSE_HOME", str(directory))
+    return directory
