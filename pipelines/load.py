@@ -1,0 +1,200 @@
+"""YAML → Recipe: `extends`, `--set`, and errors that name the file, the key and what is allowed."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
+
+from pipelines.schema import Recipe
+from stillhouse.errors import UserError, nearest
+from stillhouse.methods import load_method
+
+MAX_BYTES = 1_000_000
+MAX_EXTENDS = 10
+STEP_KEYS = ("skip", "seed")
+"""What `--set STEP.KEY=VALUE` may set on the step itself; anything else is one of the method's settings."""
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """`{name: file}` of the recipes that come with the package."""
+    directory = Path(str(resources.files("pipelines") / "recipes"))
+    return {path.stem: path for path in sorted(directory.glob("*.yaml"))}
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a shipped recipe or of a path."""
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path.resolve()
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise UserError(f"no recipe file {name}", f"Shipped recipes: {', '.join(shipped)}")
+    raise UserError(f'no recipe "{name}"', nearest(name, set(shipped)))
+
+
+def load_recipe(name: str, overrides: list[str] | None = None) -> tuple[Recipe, Path]:
+    """The validated recipe and its file; `overrides` are `STEP.KEY=VALUE` or `seed=VALUE`."""
+    path = recipe_path(name)
+    tree = _read_tree(path, ())
+    for override in overrides or []:
+        _override(tree, override)
+    tree.setdefault("name", path.stem)
+    _drop_nulls(tree)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(*explain_validation(error, Recipe, path.name)) from None
+    return recipe, path
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Plain data by YAML 1.2 rules; a tag, an anchor bomb or a repeated key is a `UserError`."""
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{name} is larger than {MAX_BYTES:,} bytes", "A recipe is a page of YAML")
+    if text.count("*") > 100 and text.count("&") > 5:
+        raise UserError(f"{name} uses too many YAML aliases", "Write the values out")
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        value = yaml.load(text)
+        json.dumps(value, default=str)  # an alias to its own parent has no end
+        return value
+    except DuplicateKeyError as error:
+        raise UserError(f"{name}: {_first_line(error.problem)}", "Keep one of them") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = _first_line(getattr(error, "problem", None) or str(error))
+        raise UserError(f"{name}{where}: {problem}", "A recipe is plain YAML without tags") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{name}: {_first_line(str(error))}", "A recipe is plain YAML") from None
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "not valid YAML").strip().splitlines()[0]
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above or len(above) >= MAX_EXTENDS:
+        raise UserError(f"{path.name}: `extends` goes in a circle", "Remove one of the `extends`")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the recipe {path}", str(error)) from None
+    tree = parse_yaml(text, path.name)
+    if not isinstance(tree, dict):
+        raise UserError(f"{path.name} is not a recipe", "It needs `steps:` or `extends:`")
+    base_name = tree.pop("extends", None)
+    if base_name is None:
+        _anchor_paths(tree, tree, path.parent)
+        return tree
+    base_path = path.parent / str(base_name)
+    base = _read_tree(
+        base_path.resolve() if base_path.is_file() else recipe_path(str(base_name)), (*above, path)
+    )  # fmt: skip
+    base.pop("name", None)  # a recipe for other data is another model
+    base.pop("model", None)
+    merged = _merge(base, tree)
+    _anchor_paths(tree, merged, path.parent)
+    return _merge(base, tree)
+
+
+def _merge(base: Any, over: Any) -> Any:
+    """Deep merge: dicts merge, `null` removes, everything else replaces."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged
+
+
+def _drop_nulls(tree: dict[str, Any]) -> None:
+    for step in tree.get("steps", {}).values() if isinstance(tree.get("steps"), dict) else []:
+        if isinstance(step, dict) and step.get("with", 0) is None:
+            step["with"] = {}
+
+
+def _anchor_paths(tree: dict[str, Any], merged: dict[str, Any], directory: Path) -> None:
+    """Make the relative paths that `tree` itself says absolute: they are relative to its own file."""
+    steps, all_steps = tree.get("steps"), merged.get("steps")
+    if not isinstance(steps, dict) or not isinstance(all_steps, dict):
+        return
+    for name, step in steps.items():
+        uses = all_steps[name].get("uses") if isinstance(all_steps.get(name), dict) else None
+        settings = step.get("with") if isinstance(step, dict) else None
+        if isinstance(uses, str) and isinstance(settings, dict):
+            for key in load_method(uses).external:
+                if isinstance(settings.get(key), str):
+                    settings[key] = anchored(settings[key], directory)
+
+
+def anchored(name: str, directory: Path) -> str:
+    """A relative path made absolute; `hub:`, `pkg://` and URLs as they are."""
+    if name.startswith("hub:") or "://" in name:
+        return name
+    return str((directory / Path(name).expanduser()).resolve())
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    target, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f'--set "{override}" has no value', "Write STEP.KEY=VALUE or seed=VALUE")
+    value = parse_yaml(text, f"--set {target}") if text.strip() else text
+    if "." not in target:
+        if target not in ("seed", "name", "model"):
+            raise UserError(f'--set "{target}" is neither STEP.KEY nor seed', "Write STEP.KEY=VALUE or seed=VALUE")
+        tree[target] = value
+        return
+    step_name, _, path = target.partition(".")
+    steps = tree.get("steps", {})
+    if step_name not in steps:
+        raise UserError(f'--set {target}: no step "{step_name}"', nearest(step_name, set(steps)))
+    step = steps[step_name]
+    key, *inner = path.split(".")
+    method = load_method(step["uses"])
+    if key in STEP_KEYS and key not in method.model_fields:
+        step[key] = value
+        return
+    if key == "resources" and inner:
+        step.setdefault("resources", {})[inner[0]] = value
+        return
+    if key in method.external and isinstance(value, str):
+        value = anchored(value, Path.cwd())
+    settings = step.setdefault("with", {})
+    if settings is None:
+        settings = step["with"] = {}
+    for name in [key, *inner][:-1]:
+        settings = settings.setdefault(name, {})
+    settings[[key, *inner][-1]] = value
+
+
+def explain_validation(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str]:
+    """One line for the first of pydantic's complaints, with the nearest allowed name."""
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    path = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
+    place = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        return f'{where}: unknown key "{path[-1]}" in {".".join(path[:-1]) or "the recipe"}', nearest(path[-1], known)
+    if first["type"] == "missing":
+        return f"{where}: {place} is missing", "Add it"
+    value = repr(first.get("input"))
+    return f"{where}: {place} is {value[:60]}", first["msg"]
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> set[str]:
+    from pipelines.schema import Resources, Step
+
+    if model is Recipe and len(path) >= 2:
+        model = Resources if path[-1] == "resources" else Step
+    return {field.alias or name for name, field in model.model_fields.items()}
