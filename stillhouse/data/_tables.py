@@ -1,0 +1,174 @@
+"""Files of rows and columns, read in batches of bounded size: CSV, TSV, JSONL, Parquet."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from stillhouse.data._bytes import text_lines
+from stillhouse.errors import UserError
+
+Batch = dict[str, list[Any]]
+"""Columns of equal length."""
+
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".parquet": "parquet",
+}
+_LONGEST_FIELD = 1 << 24
+_LONGEST_ROW = 2_000
+"""Lines of one CSV row; more means a quotation mark that nobody closed."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file is laid out."""
+
+    format: str | None = None
+    """csv, tsv, jsonl or parquet; None: by the suffix."""
+    delimiter: str | None = None
+    column_names: tuple[str, ...] | None = None
+    """For a CSV or TSV file without a header line."""
+    keep_all: bool = False
+    """One row out for each row in: a row that cannot be read is an error, not a row less."""
+
+
+def table_batches(path: Path, layout: Layout, counts: Counter[str], rows: int = 10_000) -> Iterator[Batch]:
+    """Batches of up to `rows` rows; `counts` gets `malformed` (rows left out) and what `text_lines` counts."""
+    form = layout.format or SUFFIXES.get(path.suffix.lower())
+    if form in ("csv", "tsv"):
+        return _delimited(path, form, layout, counts, rows)
+    if form == "jsonl":
+        return _json_lines(path, layout, counts, rows)
+    if form == "parquet":
+        return _parquet(path, rows)
+    known = ", ".join(sorted(SUFFIXES))
+    raise UserError(f'{path}: the suffix "{path.suffix}" names no known format', f"Set format, or use one of {known}")
+
+
+def _delimited(path: Path, form: str, layout: Layout, counts: Counter[str], rows: int) -> Iterator[Batch]:
+    delimiter = layout.delimiter or ("\t" if form == "tsv" else ",")
+    csv.field_size_limit(_LONGEST_FIELD)
+    lines = text_lines(path, counts)
+    if form == "tsv":
+        # A quotation mark in a TSV file is mostly just that: the csv module's rules would swallow what follows it.
+        records = ([_unquote(field) for field in line.rstrip("\n").split(delimiter)] for line in lines)
+    else:
+        records = _csv_records(path, lines, delimiter)
+    records = (record for record in records if any(record))
+    header = list(layout.column_names) if layout.column_names else next(records, [])
+    header = [name.strip() for name in header]
+    _check_header(path, header, delimiter, layout)
+    pending: list[list[str]] = []
+    for record in records:
+        if len(record) != len(header):
+            if not layout.keep_all:
+                counts["malformed"] += 1
+                continue
+            record = _fit(record, len(header), delimiter)
+        pending.append(record)
+        if len(pending) == rows:
+            yield _columns(header, pending)
+            pending = []
+    yield _columns(header, pending)
+
+
+def _csv_records(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    reader = csv.reader(lines, delimiter=delimiter)
+    last = 0
+    while True:
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(f"{path}, after line {last}: {error}", "Correct that line") from None
+        if reader.line_num - last > _LONGEST_ROW:
+            raise UserError(f"{path}: a quotation mark opened at line {last + 1} is never closed", "Correct that line")
+        last = reader.line_num
+        yield record
+
+
+def _check_header(path: Path, header: list[str], delimiter: str, layout: Layout) -> None:
+    if not header:
+        raise UserError(f"{path} is empty", "Name a file with a header line and at least one row")
+    repeated = [name for name, count in Counter(header).items() if count > 1]
+    if repeated and not layout.column_names:
+        raise UserError(f'{path} has two columns "{repeated[0]}"', "Rename one, or set column_names")
+    other = next((mark for mark in (";", "\t", ",", "|") if mark != delimiter and mark in header[0]), None)
+    if len(header) == 1 and other and not layout.delimiter:
+        raise UserError(f"{path} has one column only, {header[0]!r}", f"Set delimiter to {other!r}")
+
+
+def _fit(record: list[str], width: int, delimiter: str) -> list[str]:
+    """Pad a short row; a long one most often has an unquoted delimiter in its last column."""
+    if len(record) < width:
+        return record + [""] * (width - len(record))
+    return [*record[: width - 1], delimiter.join(record[width - 1 :])]
+
+
+def _unquote(field: str) -> str:
+    if len(field) > 1 and field[0] == field[-1] == '"':
+        return field[1:-1].replace('""', '"')
+    return field
+
+
+def _columns(header: list[str], records: list[list[str]]) -> Batch:
+    if not records:
+        return {name: [] for name in header}
+    return dict(zip(header, map(list, zip(*records, strict=True)), strict=True))
+
+
+def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> Iterator[Batch]:
+    names: dict[str, None] = {}
+    pending: list[dict[str, Any]] = []
+    read = 0
+    for number, line in enumerate(text_lines(path, counts), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            if read == 0 or layout.keep_all:
+                raise UserError(f"{path}, line {number} is not a JSON object", "Write one JSON object on each line")
+            counts["malformed"] += 1
+            continue
+        read += 1
+        names.update(dict.fromkeys(record))
+        pending.append(record)
+        if len(pending) == rows:
+            yield {name: [record.get(name) for record in pending] for name in names}
+            pending = []
+    if read == 0:
+        raise UserError(f"{path} is empty", "Write one JSON object on each line")
+    yield {name: [record.get(name) for record in pending] for name in names}
+
+
+def _parquet(path: Path, rows: int) -> Iterator[Batch]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is not a readable Parquet file: {reason}", "Write it again") from None
+    with file:
+        names = file.schema_arrow.names
+        empty = iter([{name: [] for name in names}])
+        try:
+            yield from chain((batch.to_pydict() for batch in file.iter_batches(batch_size=rows)), empty)
+        except (pa.ArrowException, OSError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"{path} is damaged: {reason}", "Write it again") from None
