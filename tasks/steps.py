@@ -1,0 +1,78 @@
+"""Prefect tasks, one a kind of step: how it is retried and shown. What is fresh is the store's business alone."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import State, Task, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+
+from pipelines.execute import build, failed, find_hit
+from stillhouse.errors import StillhouseError, WorkerError
+from tasks.session import Session, session
+
+KINDS = ("distill", "evaluate", "export", "prepare", "prune", "quantize", "release", "select", "train")
+BACK_OFF_SECONDS = [1.0, 10.0, 30.0]
+PROGRESS_SECONDS = 2.0
+
+
+def worth_retrying(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
+    """Only a lost worker is tried again: bad input and bugs stay what they are."""
+    return isinstance(state.data, WorkerError)
+
+
+def run_step(spec: dict[str, Any]) -> Any:
+    """The outcome of one step: a hit (state Cached), or what the worker made."""
+    here = session(Path(spec["home"]))
+    hit = find_hit(spec)
+    if hit is not None:
+        here.listener.step_finished(hit)
+        return Completed(name="Cached", data=hit)
+    here.listener.step_started(spec["step"])
+    try:
+        result = build(spec, here.launcher, _Progress(spec["step"], here))
+    except StillhouseError as error:
+        here.listener.step_finished(failed(spec, error))
+        raise
+    here.listener.step_finished(result)
+    return result
+
+
+class _Progress:
+    """Passes progress on to the listener always, to Prefect's page every two seconds."""
+
+    def __init__(self, name: str, here: Session) -> None:
+        self.name, self.here, self.artifact, self.last = name, here, None, time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        self.here.listener.progress(self.name, done, total, note)
+        now = time.monotonic()
+        if now - self.last < PROGRESS_SECONDS or not total:
+            return
+        self.last = now
+        share = min(100.0, 100.0 * done / total)
+        if self.artifact is None:
+            key = f"progress-{self.name}".lower().replace("_", "-")
+            self.artifact = create_progress_artifact(progress=share, key=key, description=f"{self.name}: {note}")
+        else:
+            update_progress_artifact(self.artifact, progress=share, description=f"{self.name}: {note}")  # type: ignore[arg-type]
+
+
+def _task_of(kind: str) -> Task[..., Any]:
+    return task(
+        name=kind, retries=2, retry_delay_seconds=BACK_OFF_SECONDS[:2], retry_condition_fn=worth_retrying,
+        cache_policy=NO_CACHE, persist_result=False, log_prints=False, tags=["stillhouse"],
+    )(run_step)  # fmt: skip
+
+
+TASKS: dict[str, Task[..., Any]] = {kind: _task_of(kind) for kind in KINDS}
+
+
+def task_for(uses: str, name: str, retries: int) -> Task[..., Any]:
+    """The task of a method's kind, named after the step."""
+    delays = (BACK_OFF_SECONDS + [BACK_OFF_SECONDS[-1]] * retries)[:retries]
+    return TASKS[uses.partition(".")[0]].with_options(
+        task_run_name=name, retries=retries, retry_delay_seconds=delays or None
+    )

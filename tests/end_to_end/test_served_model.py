@@ -1,0 +1,156 @@
+"""A registered model answers as the gate saw it, in processes where torch, transformers and stillhouse do not exist."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillhouse.errors import Refused
+from stillhouse.files import read_json
+from tasks import fresh_check, registry
+from tasks.mlflow_home import load_pyfunc, open_client, tracking_uri
+from tasks.register import LARGEST_CHANGE, register, save_served_model
+from tests.tasks.tiny_release import TEXTS, make_bundle, make_release, swap_labels
+
+BIN = Path(sys.executable).parent
+SERVER_SECONDS = 120
+
+
+@pytest.fixture(scope="module")
+def served_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home where a tiny model went through the whole registration, fresh process included."""
+    home = tmp_path_factory.mktemp("served")
+    release, manifest, lineage = make_release(home / "release")
+    result = register(home, "opinions", release, manifest, promote=True, lineage=lineage)
+    assert (result["version"], result["alias"]) == (1, "champion")
+    return home
+
+
+@pytest.fixture
+def bare_environment(tmp_path: Path, served_home: Path) -> dict[str, str]:
+    """An environment in which every Python process refuses the packages that a deployment does not have."""
+    (tmp_path / "site").mkdir()
+    shutil.copyfile(fresh_check.__file__, tmp_path / "site" / "blocking.py")
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import sys, blocking\nsys.meta_path.insert(0, blocking.Blocker())\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    return {
+        **kept, "PYTHONPATH": str(tmp_path / "site"), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": tracking_uri(served_home), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def server(tmp_path: Path, bare_environment: dict[str, str]) -> Iterator[str]:
+    """The address of `mlflow models serve` with the champion."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/opinions@champion",
+             "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)],
+            env=bare_environment, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + SERVER_SECONDS
+        while not answers(f"http://127.0.0.1:{port}/ping"):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def predicted(server: str, texts: list[str]) -> list[dict[str, Any]]:
+    body = {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}
+    request = urllib.request.Request(
+        f"{server}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)["predictions"]
+
+
+def test_a_served_model_answers_as_the_gate_saw(served_home: Path, server: str) -> None:
+    rows = read_json(served_home / "release" / "bundle" / "check.json")["rows"]
+    found = fresh_check.compare(rows, predicted(server, [row["text"] for row in rows]))
+    assert found["rows"] == len(TEXTS) and found["changed"] == 0
+    assert found["largest_change"] <= LARGEST_CHANGE
+
+
+def test_a_bare_process_has_no_torch(bare_environment: dict[str, str]) -> None:
+    """Or the tests here would show nothing."""
+    for name in ("torch", "transformers", "stillhouse.errors"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {name}"], env=bare_environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and "must not need" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("labels swapped", "another answer than the gate saw"), ("torch needed", "must not need torch")],
+)
+def test_a_wrong_bundle_is_not_registered(served_home: Path, tmp_path: Path, wrong: str, message: str) -> None:
+    against = registry.against_for(served_home, "opinions", "another")
+    release, manifest, lineage = make_release(tmp_path / "release", seed=1, against=against)
+    if wrong == "labels swapped":
+        swap_labels(release)
+    else:
+        scoring = release / "bundle" / "scoring.py"
+        scoring.write_text("import torch\n" + scoring.read_text())
+    with pytest.raises(Refused, match=message) as refused:
+        register(served_home, "opinions", release, manifest, promote=True, lineage=lineage)
+    assert refused.value.code == 3
+    assert [version["version"] for version in registry.list_models(served_home)[0]["versions"]] == [1]
+    client = open_client(served_home)
+    experiment = client.get_experiment_by_name("opinions")
+    assert experiment is not None and len(client.search_logged_models([experiment.experiment_id])) == 1
+
+
+def test_a_token_model_gives_its_entities(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "bundle", problem="token-classification")
+    save_served_model(tmp_path / "model", bundle)
+    rows = read_json(bundle / "check.json")["rows"]
+    answers = load_pyfunc().load_model(str(tmp_path / "model")).predict([{"text": row["text"]} for row in rows])
+    found = fresh_check.compare(rows, answers.to_dict("records"))
+    assert found["changed"] == 0 and found["largest_change"] <= LARGEST_CHANGE
+    assert any(row["entities"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("got", "changed", "largest"),
+    [
+        ({"label": "a", "p_a": 0.75, "p_b": 0.25}, 0, 0.0),
+        ({"label": "a", "p_a": 0.625, "p_b": 0.25}, 0, 0.125),
+        ({"label": "b", "p_a": 0.75, "p_b": 0.25}, 1, 0.0),
+        ({"label": "a", "p_a": 0.75}, 0, 1e9),
+        ({"label": "a", "p_a": 0.75, "p_b": float("nan")}, 0, 1e9),
+    ],
+)
+def test_predictions_are_compared(got: dict[str, Any], changed: int, largest: float) -> None:
+    row = {"text": "one", "label": "a", "probabilities": {"a": 0.75, "b": 0.25}}
+    found = fresh_check.compare([row], [got])
+    assert found["changed"] == changed and found["largest_change"] == pytest.approx(largest)
