@@ -33,7 +33,7 @@ class Step(BaseModel):
     """Slot to step name (or a list of them), or `registry:NAME@ALIAS[/STEP]`."""
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Own seed; the recipe's otherwise."""
-    resources: Resources = Resources()
+    resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
     """Placement and limits."""
     skip: bool = False
     """Leave this step out: dependents read its `model` input instead."""

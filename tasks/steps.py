@@ -74,5 +74,5 @@ def task_for(uses: str, name: str, retries: int) -> Task[..., Any]:
     """The task of a method's kind, named after the step."""
     delays = (BACK_OFF_SECONDS + [BACK_OFF_SECONDS[-1]] * retries)[:retries]
     return TASKS[uses.partition(".")[0]].with_options(
-        task_run_name=name, retries=retries, retry_delay_seconds=delays or None
+        task_run_name=name, retries=retries, retry_delay_seconds=delays or 0
     )

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from stillhouse import store as store_module
+from stillhouse.errors import UserError
 from stillhouse.keys import digest
 from stillhouse.store import Store, check_directory, derived_directory
 from stillhouse.upkeep import collect_garbage, find_key, verify_all
-from stillhouse.errors import UserError
 
 KEY = digest("a key")
 

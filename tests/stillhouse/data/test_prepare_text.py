@@ -14,9 +14,39 @@ from stillhouse.errors import UserError
 from stillhouse.method import Input, Job
 from stillhouse.source import DigestMemo, resolve_source
 
-ADJECTIVES = "red green blue loud quiet tall short warm cold late early rusty shiny empty heavy".split()
-NOUNS = "car tree house river train garden window letter bottle engine teacher market island".split()
-VERBS = "falls sings waits burns breaks moves shines".split()
+ADJECTIVES = [
+    "red",
+    "green",
+    "blue",
+    "loud",
+    "quiet",
+    "tall",
+    "short",
+    "warm",
+    "cold",
+    "late",
+    "early",
+    "rusty",
+    "shiny",
+    "empty",
+    "heavy",
+]
+NOUNS = [
+    "car",
+    "tree",
+    "house",
+    "river",
+    "train",
+    "garden",
+    "window",
+    "letter",
+    "bottle",
+    "engine",
+    "teacher",
+    "market",
+    "island",
+]
+VERBS = ["falls", "sings", "waits", "burns", "breaks", "moves", "shines"]
 
 
 def sentence(number):
@@ -269,7 +299,7 @@ def test_bad_input_is_one_line_that_names_it_and_a_fix(tmp_path, name):
 def test_a_headerless_file_takes_names_from_the_settings(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("\n".join(",".join(row) for row in ROWS))
-    out, metrics = prepare(tmp_path, path, column_names=["text", "label"])
+    _, metrics = prepare(tmp_path, path, column_names=["text", "label"])
     assert metrics["rows"] == 200
 
 

@@ -14,8 +14,8 @@ from stillhouse.method import Input, Job, Source
 from stillhouse.source import DigestMemo, resolve_source
 
 WNUT = Path(__file__).parents[4] / "shared/data/wnut17"
-NAMES = "Ada Bo Cy Dee Eli Fay Gus Hal Ivy Jo".split()
-PLACES = "Northtown Southbay Eastham Westford Midvale".split()
+NAMES = ["Ada", "Bo", "Cy", "Dee", "Eli", "Fay", "Gus", "Hal", "Ivy", "Jo"]
+PLACES = ["Northtown", "Southbay", "Eastham", "Westford", "Midvale"]
 
 
 def made_up(count):

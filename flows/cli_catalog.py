@@ -1,0 +1,144 @@
+"""`recipes`, `methods` and `new`: what there is, and how to begin."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.output import print_json
+from stillhouse.errors import UserError
+
+STARTER = """\
+# Own data on the `{base}` recipe. Run it with: stillhouse run {file}
+extends: {base}
+name: {name}
+steps:
+  data: {{with: {{source: {source}, text: {text}, label: {label}{extra}}}}}
+"""
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command()(recipes)
+    app.command()(methods)
+    app.command()(new)
+
+
+def recipes(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """List the shipped recipes.
+
+    Example: stillhouse recipes
+    """
+    from pipelines.load import load_recipe, shipped_recipes
+
+    listed = []
+    for name in shipped_recipes():
+        recipe, path = load_recipe(name)
+        listed.append(
+            {"name": name, "description": recipe.description, "steps": list(recipe.steps), "file": str(path)}
+        )  # fmt: skip
+    if as_json:
+        print_json(listed)
+        return
+    for entry in listed:
+        print(f"{entry['name']:<12} {entry['description']}\n{'':<12} {' → '.join(entry['steps'])}")
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method: its slots, settings and defaults.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="JSON schema of recipes, for editors.")] = False,
+) -> None:
+    """List the methods, or describe one; generated from the settings classes.
+
+    Example: stillhouse methods train.stage
+    """
+    from pipelines.catalog import describe_method, recipe_schema
+    from stillhouse.methods import METHODS
+
+    if schema:
+        print_json(recipe_schema())
+        return
+    described = [describe_method(entry) for entry in ([name] if name else METHODS)]
+    if as_json:
+        print_json(described[0] if name else described)
+        return
+    for method in described:
+        print(f"{method['name']:<18} {method['summary']}")
+        if name:
+            _print_details(method)
+
+
+def _print_details(method: dict[str, Any]) -> None:
+    print(f"\ninputs   {', '.join(f'{k}: {v}' for k, v in method['slots'].items()) or 'none'}")
+    print(f"output   {method['output']}\n\nsettings")
+    for setting in method["settings"]:
+        default = "required" if setting["required"] else json.dumps(setting["default"], ensure_ascii=False)
+        print(f"  {setting['name']}: {setting['type']} = {default}")
+        if setting["description"]:
+            print(f"      {setting['description']}")
+    print(f"\nexample\n  {method['example']}")
+
+
+def new(
+    file: Annotated[Path, typer.Argument(help="Your data: CSV, TSV, JSONL, Parquet, or a folder.")],
+    text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
+    label: Annotated[str, typer.Option(help="Column with the label.")] = "label",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe to write.")] = None,
+    base: Annotated[str, typer.Option(help="Shipped recipe to start from.")] = "opinions",
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Write a starter recipe for your own data.
+
+    Example: stillhouse new reviews.csv --text body --label stars
+    """
+    from pipelines.load import load_recipe
+
+    if not file.exists():
+        raise UserError(f"no file {file}", "Name a CSV, TSV, JSONL or Parquet file, or a folder")
+    _check_columns(file, text, label)
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in file.stem).strip("-_") or "own-data"
+    path = output or Path(f"{name}.yaml")
+    if path.exists():
+        raise UserError(f"{path} is there already", "Name another with --output")
+    source = json.dumps(_relative(file.resolve(), path.resolve().parent), ensure_ascii=False)
+    shipped, _ = load_recipe(base)
+    dropped = [
+        key for key in shipped.steps["data"].settings if key not in ("source", "text", "label", "max_train_rows")
+    ]
+    extra = "".join(f", {key}: null" for key in dropped)
+    content = STARTER.format(
+        base=base, name=name, file=path, source=source, extra=extra,
+        text=json.dumps(text, ensure_ascii=False), label=json.dumps(label, ensure_ascii=False),
+    )  # fmt: skip
+    path.write_text(content, encoding="utf-8")
+    try:
+        load_recipe(str(path))
+    except UserError:
+        path.unlink()
+        raise
+    if as_json:
+        print_json({"recipe": str(path)})
+    else:
+        print(f"{path}:\n\n{content}\nnext:\n  stillhouse plan {path}\n  stillhouse run {path}")
+
+
+def _check_columns(file: Path, text: str, label: str) -> None:
+    if file.is_dir():
+        return
+    from stillhouse.data.read import iter_rows
+
+    for chunk in iter_rows(file, text):
+        if label not in chunk.columns:
+            from stillhouse.errors import nearest
+
+            raise UserError(f'{file.name} has no column "{label}"', nearest(label, {str(c) for c in chunk.columns}))
+        return
+    raise UserError(f"{file} has no rows", "Give a file with a header and at least one row")
+
+
+def _relative(path: Path, directory: Path) -> str:
+    try:
+        return str(path.relative_to(directory))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,145 @@
+"""`predict`, `models`, `promote`, `rollback` and `export`: what came out of the runs."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.environment import prepare
+from flows.output import print_json
+from stillhouse.errors import UserError
+from stillhouse.home import find_home
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    for command in (predict, models, promote, rollback, export):
+        app.command()(command)
+
+
+def _home() -> Path:
+    home = find_home()
+    prepare(home)
+    return home
+
+
+def predict(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias, name/version, or a directory.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="A file, - for standard input, or a text.")],
+    text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSONL or Parquet file to write.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Label a text, or every row of a file; one row out for one in, in order.
+
+    Example: stillhouse predict opinions "the crew was wonderful"
+    """
+    from flows.predict import predict_file, predict_texts
+
+    directory = _model_directory(model)
+    if source == "-":
+        texts = [line.rstrip("\r\n") for line in sys.stdin]
+        results = predict_texts(directory, texts)
+    elif Path(source).is_file():
+        summary = predict_file(directory, Path(source), text, output or _default_output(Path(source)))
+        print_json(summary) if as_json else print(f"{summary['rows']:,} rows → {summary['output']}")
+        return
+    elif Path(source).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
+        raise UserError(f"no file {source}", "Name an existing file, or put a text in quotes")
+    else:
+        results = predict_texts(directory, [source])
+    if as_json:
+        print_json({"model": model, "predictions": results})
+        return
+    for result in results:
+        print(json.dumps(result, ensure_ascii=False) if "entities" in result else _line(result))
+
+
+def _line(result: dict[str, Any]) -> str:
+    label = result["label"]
+    return f"{label}\t{result['probabilities'][label]:.4f}"
+
+
+def _default_output(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.predictions.csv")
+
+
+def _model_directory(model: str) -> Path:
+    if (Path(model) / "stillhouse.json").is_file():
+        return Path(model)
+    if Path(model).is_dir():
+        raise UserError(
+            f"{model} is not a model directory", "It needs stillhouse.json, as `stillhouse export` writes it"
+        )
+    from tasks.registry import resolve
+
+    return resolve(_home(), model)["directory"]
+
+
+def models(as_json: Json = False) -> None:
+    """List the registered models, their versions and aliases.
+
+    Example: stillhouse models
+    """
+    from tasks.registry import list_models
+
+    listed = list_models(_home())
+    if as_json:
+        print_json(listed)
+        return
+    if not listed:
+        print("no model yet; `stillhouse run opinions` makes one")
+    for entry in listed:
+        print(entry["name"])
+        for version in sorted(entry["versions"], key=lambda v: -v["version"]):
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(version["created"]))
+            marks = [*version["aliases"], *(["rolled back"] if version["rolled_back"] else [])]
+            shown = "  ".join(f"{k} {v:.4f}" for k, v in list(version["metrics"].items())[:3] if isinstance(v, float))
+            print(f"  {version['version']:>3}  {day}  {', '.join(marks) or '-':<22} {shown}".rstrip())
+
+
+def promote(
+    name: ModelName,
+    version: Annotated[int, typer.Argument(metavar="VERSION")],
+    force: Annotated[bool, typer.Option(help="Even without a passed verdict.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion.
+
+    Example: stillhouse promote opinions 3
+    """
+    from tasks import registry
+
+    _report(registry.promote(_home(), name, version, force), as_json)
+
+
+def rollback(name: ModelName, as_json: Json = False) -> None:
+    """Go back to the previous champion.
+
+    Example: stillhouse rollback opinions
+    """
+    from tasks import registry
+
+    _report(registry.rollback(_home(), name), as_json)
+
+
+def export(name: ModelName, directory: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
+    """Copy a registered model's bundle into a directory; it scores there without stillhouse.
+
+    Example: stillhouse export opinions ./opinions-model
+    """
+    from tasks import registry
+
+    _report(registry.export(_home(), name, directory), as_json)
+
+
+def _report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(result)
+    else:
+        print("  ".join(f"{key} {value}" for key, value in result.items() if value is not None))

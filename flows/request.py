@@ -1,0 +1,40 @@
+"""What somebody asked for, and what came of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.listener import Outcome
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run of a recipe, as the command line, a form or a schedule asks for it."""
+
+    recipe: str
+    overrides: list[str] = field(default_factory=list)
+    until: str | None = None
+    rebuild: list[str] = field(default_factory=list)
+    promote: bool = True
+    local: bool = False
+
+
+@dataclass
+class Result:
+    """A run's account: the object behind `--json`."""
+
+    recipe: str
+    steps: list[Outcome]
+    flow_run: str | None = None
+    seconds: float = 0.0
+    gate: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    refusal: str | None = None
+    """Why nothing was promoted although all steps are done (exit 3)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented object; keys are a promise."""
+        value = {
+            "recipe": self.recipe, "flow_run": self.flow_run, "seconds": round(self.seconds, 2), "steps": self.steps,
+            "gate": self.gate, "model": self.model,
+        }  # fmt: skip
+        return value | ({"refusal": self.refusal} if self.refusal else {})

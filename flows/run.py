@@ -1,0 +1,126 @@
+"""The Prefect flow that runs any recipe: every step a named task run, results and verdict on the run's page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.context import FlowRunContext
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.recipe_run import conclude, plan_request
+from flows.request import Request, Result
+from pipelines.execute import job_spec, save_pinned
+from pipelines.listener import Listener, Outcome
+from pipelines.plan import Plan
+from stillhouse.errors import StillhouseError
+from stillhouse.home import find_home, make_home
+from stillhouse.launcher import Launcher
+from tasks.run_tracker import RunTracker
+from tasks.session import SESSION, Session
+from tasks.steps import task_for
+
+
+@flow(name="run-recipe", flow_run_name="{recipe}", persist_result=False, log_prints=False, validate_parameters=True)
+def run_recipe(
+    recipe: Annotated[str, Field(title="Recipe", description="A shipped recipe's name, or a YAML file")],
+    overrides: Annotated[list[str] | None, Field(title="Overrides", description="STEP.KEY=VALUE, one a line")] = None,
+    until: Annotated[str | None, Field(title="Until", description="Stop after this step")] = None,
+    rebuild: Annotated[list[str] | None, Field(title="Rebuild", description="Steps to build again")] = None,
+    promote: Annotated[bool, Field(title="Promote", description="Make what passes the champion")] = True,
+) -> Any:
+    """Run every step of a recipe; what the store has comes back as Cached."""
+    request = Request(recipe, overrides or [], until, rebuild or [], promote)
+    current = SESSION.get()
+    if current is not None:
+        return _run(request, current)
+    home = make_home(find_home())
+    session = Session(home, Launcher(home), Listener())
+    token = SESSION.set(session)
+    try:
+        return _run(request, session)
+    finally:
+        session.launcher.close()
+        SESSION.reset(token)
+
+
+def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result:
+    """Call the flow from this process; failures come back as the exceptions they were."""
+    session = Session(home, Launcher(home), listener)
+    token = SESSION.set(session)
+    try:
+        state = run_recipe(
+            request.recipe, request.overrides, request.until, request.rebuild, request.promote, return_state=True
+        )  # fmt: skip
+    finally:
+        session.launcher.close()
+        SESSION.reset(token)
+    value = state.result(raise_on_failure=True)
+    return Result(**value)
+
+
+def _run(request: Request, session: Session) -> Any:
+    plan = plan_request(request, session.home)
+    save_pinned(plan, session.home)
+    tracker = RunTracker(session.home, plan)
+    try:
+        outcomes = _run_steps(plan, session, set(request.rebuild), tracker)
+        result = conclude(plan, session.home, request, outcomes, tracker.run_id)
+    except BaseException as error:
+        tracker.finish("FAILED" if isinstance(error, StillhouseError) else "KILLED")
+        if isinstance(error, StillhouseError):
+            return Failed(message=str(error), data=error)
+        raise
+    context = FlowRunContext.get()
+    result.flow_run = str(context.flow_run.id) if context and context.flow_run else None
+    tracker.finish("FINISHED", result.as_json())
+    _show(result)
+    return Completed(name="Refused" if result.refusal else "Completed", message=result.refusal, data=vars(result))
+
+
+def _run_steps(plan: Plan, session: Session, rebuild: set[str], tracker: RunTracker) -> list[Outcome]:
+    futures: dict[str, PrefectFuture[Any]] = {}
+    by_key = {step.key: step.name for step in plan.steps}
+    for step in plan.steps:
+        spec = job_spec(step, plan, session.home, rebuild=step.name in rebuild)
+        feeds = [by_key[item.key] for items in step.inputs.values() for item in items if item.key in by_key]
+        run = task_for(step.uses, step.name, step.resources.retries)
+        futures[step.name] = run.submit(spec, wait_for=[futures[name] for name in feeds])
+    outcomes: list[Outcome] = []
+    first: StillhouseError | None = None
+    for name, future in futures.items():
+        future.wait()
+        try:
+            outcomes.append(future.result())
+            tracker.step(outcomes[-1])
+        except StillhouseError as error:
+            first = first or error
+            session.listener.note(f"{name} failed")
+        except Exception:
+            if first is None:  # a step that could not start because another failed has nothing to add
+                raise
+    if first is not None:
+        raise first
+    return outcomes
+
+
+def _show(result: Result) -> None:
+    rows = [
+        {
+            "step": step["name"], "method": step["uses"], "state": step["state"], "seconds": step["seconds"],
+            **{name: round(value, 4) for name, value in list(step["metrics"].items())[:4]},
+        }
+        for step in result.steps
+    ]  # fmt: skip
+    create_table_artifact(table=rows, key="results", description=f"Steps of {result.recipe}")
+    if result.gate is None:
+        return
+    verdict = "passed" if result.gate["passed"] else "refused"
+    lines = [f"# Gate: {verdict}", *(f"- {reason}" for reason in result.gate["reasons"])]
+    if result.model:
+        lines.append(f"\nRegistered: **{result.model['name']}** version {result.model['version']}")
+    if result.refusal:
+        lines.append(f"\n{result.refusal}")
+    create_markdown_artifact("\n".join(lines), key="verdict", description="The gate's verdict")

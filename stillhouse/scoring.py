@@ -1,0 +1,270 @@
+"""Score and embed texts with a model directory: numpy, tokenizers and onnxruntime, nothing else.
+
+This file travels in every bundle and works there alone: `python scoring.py "a text"` prints JSON, and
+`OnnxScorer(directory).predict([...])` is the same from Python.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Feed = dict[str, np.ndarray]
+Forward = Callable[[Feed, str], np.ndarray]
+"""`forward({"input_ids", "attention_mask", "token_type_ids"} [batch, length], "logits" | "pooled") -> float32`."""
+
+TOKENS_PER_BATCH = 1024
+"""Padded tokens in one forward pass: large enough to fill the cores, small enough to stay in their caches."""
+ROWS_AT_ONCE = 8192
+"""Rows that are tokenized and sorted together; bounds the memory for inputs of any size."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_WORDS = re.compile(r"\w+|[^\w\s]")
+
+
+def default_threads() -> int:
+    """Cores this process may use: its CPU affinity, and the quota of its container if that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def clean(text: Any) -> str:
+    """`text` as the tokenizer can take it: a missing value is empty, a lone surrogate is U+FFFD; offsets stay."""
+    if text is None or (isinstance(text, float) and math.isnan(text)):
+        return ""
+    text = str(text)
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
+
+
+def choose(probabilities: np.ndarray, labels: list[str], thresholds: dict[str, float] | None) -> np.ndarray:
+    """Index of the predicted label for each row of `probabilities` [n, classes].
+
+    Without thresholds the most probable label; with them the label whose probability is largest relative to its
+    threshold, so that two labels with t and 1 - t give the usual cut at t. A label not named has 1 / classes.
+    """
+    if not thresholds:
+        return probabilities.argmax(axis=-1)
+    cuts = np.array([max(thresholds.get(label, 1 / len(labels)), 1e-9) for label in labels])
+    return (probabilities / cuts).argmax(axis=-1)
+
+
+def plan_batches(lengths: Sequence[int], budget: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+    """Indexes of `lengths` in batches, longest first, at most `budget` padded tokens each; the same every time."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    start = 0
+    while start < len(order):
+        rows = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+class TextScorer:
+    """Tokenization, batching and decoding around one `forward`; the runtime behind it is the only difference."""
+
+    def __init__(self, directory: str | Path, forward: Forward, hidden: int) -> None:
+        from tokenizers import Tokenizer
+
+        directory = Path(directory)
+        about = json.loads((directory / "stillhouse.json").read_text(encoding="utf-8"))
+        self.problem: str = about["problem"]
+        self.labels: list[str] = about["labels"]
+        self.max_length: int = about["max_length"]
+        self.thresholds: dict[str, float] | None = about.get("thresholds")
+        self.hidden = hidden
+        self.forward = forward
+        self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.max_length)
+        found = (self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>", "<PAD>"))
+        self._pad = next((token for token in found if token is not None), 0)
+
+    def score(self, rows: Sequence[Any]) -> Any:
+        """Logits in the order of `rows`: texts -> float32 [n, classes]; lists of words -> a list of [words, tags]."""
+        if self.problem == "token-classification":
+            return self._score_words(rows)
+        logits = np.zeros((len(rows), len(self.labels)), np.float32)
+        for start, pieces in self._texts(rows):
+            for batch, values in self._run(pieces, "logits"):
+                logits[[start + index for index in batch]] = values
+        return logits
+
+    def embed(self, rows: Sequence[Any]) -> np.ndarray:
+        """Mean of the last hidden states over real tokens, float32 [n, hidden]."""
+        pooled = np.zeros((len(rows), self.hidden), np.float32)
+        if self.problem == "token-classification":
+            weight = np.zeros((len(rows), 1), np.float32)
+            for start, windows in self._windows(rows):
+                pieces = [ids for _, _, ids, _ in windows]
+                for batch, values in self._run(pieces, "pooled"):
+                    for index, value in zip(batch, values, strict=True):
+                        pooled[start + windows[index][0]] += value * len(pieces[index])
+                        weight[start + windows[index][0]] += len(pieces[index])
+            return pooled / np.maximum(weight, 1)
+        for start, pieces in self._texts(rows):
+            for batch, values in self._run(pieces, "pooled"):
+                pooled[[start + index for index in batch]] = values
+        return pooled
+
+    def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
+        """Each text's label and probabilities, or its entities with character offsets."""
+        cleaned = [clean(text) for text in texts]
+        if self.problem == "token-classification":
+            found = [list(_WORDS.finditer(text)) for text in cleaned]
+            scores = self.score([[word.group() for word in words] for words in found])
+            return [
+                {"entities": self._entities(text, words, logits)}
+                for text, words, logits in zip(cleaned, found, scores, strict=True)
+            ]
+        probabilities = softmax(self.score(cleaned))
+        chosen = choose(probabilities, self.labels, self.thresholds)
+        return [
+            {"label": self.labels[label], "probabilities": dict(zip(self.labels, map(float, row), strict=True))}
+            for label, row in zip(chosen, probabilities, strict=True)
+        ]
+
+    def _run(self, pieces: list[list[int]], output: str) -> Iterator[tuple[list[int], np.ndarray]]:
+        for batch in plan_batches([len(piece) for piece in pieces]):
+            longest = len(pieces[batch[0]])
+            ids = np.full((len(batch), longest), self._pad, np.int64)
+            mask = np.zeros((len(batch), longest), np.int64)
+            for row, index in enumerate(batch):
+                ids[row, : len(pieces[index])] = pieces[index]
+                mask[row, : len(pieces[index])] = 1
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+            yield batch, self.forward(feed, output)
+
+    def _texts(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[list[int]]]]:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            texts = [clean(text) for text in rows[start : start + ROWS_AT_ONCE]]
+            yield start, [piece.ids or [self._pad] for piece in self._tokenizer.encode_batch_fast(texts)]
+
+    def _score_words(self, rows: Sequence[Any]) -> list[np.ndarray]:
+        # A word that leaves no token (a control character) is outside every entity.
+        outside = np.zeros(len(self.labels), np.float32)
+        outside[self.labels.index("O") if "O" in self.labels else 0] = 10
+        logits = [np.tile(outside, (len(words), 1)) for words in rows]
+        for start, windows in self._windows(rows):
+            for batch, values in self._run([ids for _, _, ids, _ in windows], "logits"):
+                for index, value in zip(batch, values, strict=True):
+                    row, first_word, _, firsts = windows[index]
+                    for word, position in firsts.items():
+                        logits[start + row][first_word + word] = value[position]
+        return logits
+
+    def _windows(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[tuple[int, int, list[int], dict[int, int]]]]]:
+        """Chunks of (row, its first word, token ids, {word: position of its first token}); no window overlaps."""
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            chunk = [[clean(word) for word in words] for words in rows[start : start + ROWS_AT_ONCE]]
+            whole = self._tokenizer.encode_batch(chunk, is_pretokenized=True)
+            spans: list[tuple[int, int, Any]] = []
+            for row, encoding in enumerate(whole):
+                if not encoding.overflowing:
+                    spans.append((row, 0, encoding))
+                    continue
+                cuts = self._cuts(chunk[row])
+                parts = [chunk[row][first:last] for first, last in cuts]
+                windows = self._tokenizer.encode_batch(parts, is_pretokenized=True)
+                spans += [(row, first, window) for (first, _), window in zip(cuts, windows, strict=True)]
+            yield start, [(row, first, window.ids or [self._pad], _firsts(window)) for row, first, window in spans]
+
+    def _cuts(self, words: list[str]) -> list[tuple[int, int]]:
+        """Word ranges that each fit into `max_length` tokens; a word that alone does not is cut by the tokenizer."""
+        special = len(self._tokenizer.encode([], is_pretokenized=True).ids)
+        sizes = [
+            len(word.ids) - special for word in self._tokenizer.encode_batch([[w] for w in words], is_pretokenized=True)
+        ]
+        cuts, first, used = [], 0, special
+        for index, size in enumerate(sizes):
+            if used + size > self.max_length and index > first:
+                cuts.append((first, index))
+                first, used = index, special
+            used += size
+        return [*cuts, (first, len(words))]
+
+    def _entities(self, text: str, words: list[re.Match[str]], logits: np.ndarray) -> list[dict[str, Any]]:
+        if not words:
+            return []
+        probabilities = softmax(logits)
+        tags = [self.labels[tag] for tag in probabilities.argmax(axis=-1)]
+        entities = []
+        for label, first, last in entity_spans(tags):
+            start, end = words[first].start(), words[last].end()
+            score = float(probabilities[first : last + 1].max(axis=-1).mean())
+            entities.append({"text": text[start:end], "label": label, "start": start, "end": end, "score": score})
+        return entities
+
+
+def _firsts(encoding: Any) -> dict[int, int]:
+    firsts: dict[int, int] = {}
+    for position, word in enumerate(encoding.word_ids):
+        if word is not None:
+            firsts.setdefault(word, position)
+    return firsts
+
+
+def entity_spans(tags: list[str]) -> list[tuple[str, int, int]]:
+    """(label, first word, last word) of each entity in BIO `tags`; an I- that continues nothing begins one."""
+    spans: list[tuple[str, int, int]] = []
+    before = ""
+    for index, tag in enumerate(tags):
+        kind, _, label = tag.partition("-") if tag[:2] in ("B-", "I-") else ("I", "", "" if tag == "O" else tag)
+        if label and kind == "I" and label == before:
+            spans[-1] = (label, spans[-1][1], index)
+        elif label:
+            spans.append((label, index, index))
+        before = label
+    return spans
+
+
+class OnnxScorer(TextScorer):
+    """A `model.onnx` directory or bundle on ONNX Runtime, on `threads` CPU threads (None: all this process may use)."""
+
+    def __init__(self, directory: str | Path, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads or default_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Between two calls the threads would otherwise burn the cores that tokenization, or a neighbour, needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        model = str(Path(directory) / "model.onnx")
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        # A graph may offer to leave out what only `pooled` needs; its default is to compute both outputs.
+        self._optional = any(value.name == "with_pooled" for value in self._session.get_overridable_initializers())
+        shapes = {value.name: value.shape for value in self._session.get_outputs()}
+        super().__init__(directory, self._session_run, int(shapes["pooled"][-1]))
+
+    def _session_run(self, feed: Feed, output: str) -> np.ndarray:
+        given = {name: feed[name] for name in self._inputs}
+        if self._optional:
+            given["with_pooled"] = np.array(output == "pooled")
+        return np.asarray(self._session.run([output], given)[0])
+
+
+def main(texts: list[str]) -> None:
+    """Print one JSON line for each text, or for each line of the standard input when there is none."""
+    scorer = OnnxScorer(Path(__file__).resolve().parent)
+    for result in scorer.predict(texts or [line.rstrip("\n") for line in sys.stdin]):
+        print(json.dumps(result, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,96 @@
+"""Speed of a scorer, and of one against another: tokenization inside the clock, pairs interleaved."""
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from stillhouse.scorer import Scorer
+
+MAX_PAIRS = 64
+
+
+def measure_speed(scorer: Scorer, rows: Sequence[Any], seconds: float = 3.0) -> dict[str, float]:
+    """`{"texts_per_second", "latency_p50_ms", "latency_p95_ms"}` over `rows`, in about `seconds` after a warm-up.
+
+    Throughput is the median over whole passes in the scorer's own batches; latency is that of single rows.
+    """
+    rows = pass_rows(scorer, rows, seconds / 4)
+    passes = _repeat(lambda turn: scorer.score(rows), seconds * 2 / 3, at_least=3)
+    singles = _repeat(lambda turn: scorer.score([rows[turn % len(rows)]]), seconds / 3, at_least=20)
+    return {
+        "texts_per_second": len(rows) / statistics.median(passes),
+        "latency_p50_ms": 1000 * statistics.median(singles),
+        "latency_p95_ms": 1000 * sorted(singles)[math.ceil(0.95 * len(singles)) - 1],
+    }
+
+
+def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs: int = 5) -> dict[str, float]:
+    """Candidate's speed over the baseline's on `rows`: `{"median", "low", "high"}` over interleaved pairs.
+
+    Each pair runs one right after the other, the first of them alternating, so that a slow moment hits both. The
+    interval is that of the median from order statistics; with fewer than 8 pairs it is the whole range.
+    """
+    if not 5 <= pairs <= MAX_PAIRS:
+        raise ValueError(f"pairs must be from 5 to {MAX_PAIRS}, not {pairs}")
+    baseline.score(rows)
+    candidate.score(rows)
+    ratios = []
+    for pair in range(pairs):
+        order = (baseline, candidate) if pair % 2 == 0 else (candidate, baseline)
+        taken = {id(scorer): _seconds(scorer, rows) for scorer in order}
+        ratios.append(taken[id(baseline)] / taken[id(candidate)])
+    return median_interval(ratios)
+
+
+def median_interval(values: Sequence[float]) -> dict[str, float]:
+    """Median with the narrowest order-statistic interval that covers at least 93 % (all values below 8 of them)."""
+    ordered, count = sorted(values), len(values)
+    outside, drop = 0.0, 0
+    while drop < (count - 1) // 2:
+        outside += 2 * math.comb(count, drop) / 2**count
+        if outside > 0.07:
+            break
+        drop += 1
+    skip = max(0, drop - 1)
+    return {"median": statistics.median(ordered), "low": ordered[skip], "high": ordered[count - 1 - skip]}
+
+
+def pass_rows(scorer: Scorer, rows: Sequence[Any], seconds: float) -> list[Any]:
+    """Evenly spaced `rows`, as many as `scorer` does in about `seconds`; this is its warm-up too."""
+    if not len(rows):
+        raise ValueError("speed needs at least one row")
+    first = _spread(rows, 64)
+    scorer.score(first)
+    return _spread(rows, max(1, int(len(first) * seconds / max(_seconds(scorer, first), 1e-9))))
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _spread(rows: Sequence[Any], count: int) -> list[Any]:
+    if count >= len(rows):
+        return list(rows)
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def _seconds(scorer: Scorer, rows: Sequence[Any]) -> float:
+    started = time.perf_counter()
+    scorer.score(rows)
+    return time.perf_counter() - started
+
+
+def _repeat(work: Any, seconds: float, at_least: int) -> list[float]:
+    taken: list[float] = []
+    while len(taken) < at_least or sum(taken) < seconds:
+        started = time.perf_counter()
+        work(len(taken))
+        taken.append(time.perf_counter() - started)
+    return taken

@@ -1,0 +1,149 @@
+"""What people do wrong: one clear line that names the thing and the fix, exit 2, no traceback."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+GOOD = "".join(f"fine words number {i},yes\nother words number {i},no\n" for i in range(60))
+
+DATA = {
+    "missing file": (None, "there is no data"),
+    "missing column": ("txt,label\n" + GOOD, 'did you mean "txt"'),
+    "empty file": ("", "empty"),
+    "header only": ("text,label\n", "no rows"),
+    "one class only": ("text,label\n" + GOOD.replace(",no", ",yes"), "class"),
+    "all duplicates": ("text,label\n" + "same text,yes\nsame text,yes\n" * 50, ""),
+    "labels missing": ("text,label\n" + GOOD.replace(",no", ",").replace(",yes", ","), "label"),
+    "binary noise": (bytes(range(256)) * 50, "text"),
+}
+
+RECIPES = {
+    "unknown step": ("x: {uses: export.onnx, inputs: {model: haed}}", 'did you mean "head"'),
+    "cycle": (
+        "x: {uses: export.onnx, inputs: {model: y}}\n  y: {uses: export.onnx, inputs: {model: x}}", "circle",
+    ),
+    "wrong kind": ("x: {uses: export.onnx, inputs: {model: data}}", "takes model.torch"),
+    "misspelt setting": ("x: {uses: export.onnx, inputs: {model: head}, with: {opst: 1}}", "unknown key"),
+    "wrong type": (
+        "x: {uses: train.stage, inputs: {data: data, model: head}, with: {train: all, learning_rate: fast}}",
+        "learning_rate",
+    ),
+    "python tag": ("x: !!python/object/apply:os.system [id]", "tag"),
+    "unknown base": (
+        "x: {uses: train.stage, inputs: {data: data}, with: {base: bert-bse, train: all}}", "bert-bse",
+    ),
+    "a base with code": (
+        "x: {uses: train.stage, inputs: {data: data}, with: {base: with-code, train: all}}", "with-code",
+    ),
+    "a base with pickles only": (
+        "x: {uses: train.stage, inputs: {data: data}, with: {base: pickles, train: all}}", "pickles",
+    ),
+    "a renamed pickle": (
+        "x: {uses: train.stage, inputs: {data: data}, with: {base: renamed, train: all}}", "renamed",
+    ),
+}  # fmt: skip
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def one_line(done, says: str) -> None:
+    message = done.stderr.partition("error: ")[2]
+    assert says in message, done.stderr
+    assert "Traceback" not in done.stderr and len(message.strip().splitlines()) <= 2, done.stderr
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data(name, cli, tmp_path):
+    content, says = DATA[name]
+    path = tmp_path / "rows.csv"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    overrides = ("--set", f"data.source={path}", "--set", "data.label=label", "--until", "data")
+    one_line(cli("run", "opinions", "--local", *overrides, code=2), says)
+
+
+@pytest.fixture
+def recipe_directory(tmp_path, tiny_base):
+    (tmp_path / "rows.csv").write_text("text,label\n" + GOOD)
+    weights = tiny_base / "model.safetensors"
+    for name in ("with-code", "pickles", "renamed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    (tmp_path / "with-code" / "model.safetensors").write_bytes(weights.read_bytes())
+    (tmp_path / "with-code" / "modeling.py").write_text("raise SystemExit")
+    bomb = pickle.dumps(Bomb(tmp_path / "exploded"))
+    (tmp_path / "pickles" / "pytorch_model.bin").write_bytes(bomb)
+    (tmp_path / "renamed" / "model.safetensors").write_bytes(bomb)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes(name, cli, recipe_directory, tiny_base):
+    extra, says = RECIPES[name]
+    path = recipe_directory / "mine.yaml"
+    path.write_text(f"""\
+steps:
+  data: {{uses: prepare.text, with: {{source: rows.csv}}}}
+  head: {{uses: train.stage, inputs: {{data: data}}, with: {{base: {tiny_base}, train: head}}}}
+  {extra}
+""")
+    one_line(cli("run", str(path), "--local", code=2), says)
+    assert not (recipe_directory / "exploded").exists()
+    assert not (cli.home / "store" / "artifacts").exists(), "something ran"
+
+
+def test_a_home_that_cannot_be_written(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    cli.home = tmp_path / "file" / "home"
+    one_line(cli("run", "opinions", "--local", code=2), "cannot write to the home directory")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "opinion"), 'did you mean "opinions"'),
+        (("run",), "recipe"),
+        (("runn", "opinions"), "runn"),
+        (("run", "opinions", "--untl", "full"), "--untl"),
+        (("run", "opinions", "--until", "ful"), 'did you mean "full"'),
+        (("run", "opinions", "--rebuild", "ful"), 'did you mean "full"'),
+        (("methods", "train.stag"), 'did you mean "train.stage"'),
+        (("predict", "no-such-model", "a text"), "no-such-model"),
+        (("predict", "no-such-model", "missing.csv"), ""),
+        (("promote", "no-such-model", "1"), "no-such-model"),
+        (("rollback", "no-such-model"), "no-such-model"),
+        (("export", "no-such-model", "somewhere"), "no-such-model"),
+        (("store", "show", "zzz"), "no artifact"),
+        (("new", "missing.csv"), "missing.csv"),
+    ],
+)
+def test_commands(arguments, says, cli):
+    one_line(cli(*arguments, code=2), says)
+
+
+def test_json_says_the_error_as_an_object(cli):
+    done = cli("run", "opinion", "--json", code=2)
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == 2 and "opinion" in error["message"] and "opinions" in error["fix"]
+
+
+def test_debug_shows_where(cli):
+    assert "Traceback" in cli("--debug", "run", "opinion", code=2).stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_home(cli, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o555)
+    cli.home = tmp_path / "locked" / "home"
+    one_line(cli("run", "opinions", "--local", code=2), "cannot write to the home directory")

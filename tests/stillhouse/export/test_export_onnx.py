@@ -1,0 +1,91 @@
+"""The exported file alone is the model: any shape, the same numbers, the same bytes, nothing printed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from stillhouse.errors import BugError
+from stillhouse.export import _onnx
+from stillhouse.export.onnx import Onnx
+from stillhouse.models import from_base, save_model
+from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, make_job, make_model, make_rows
+from tests.stillhouse.train.tiny_training import make_base
+
+
+@pytest.mark.parametrize("problem", [TEXTS, WORDS])
+def test_the_graph_is_fused_and_equals_torch(tmp_path, problem, capfd):
+    model = make_model(tmp_path, problem)
+    job = make_job(tmp_path, "onnx", model=model, data=make_rows(tmp_path, problem))
+    capfd.readouterr()
+    figures = Onnx().run(job)
+    assert figures["fused_attention"] == 2 and figures["fused_norm"] == 5 and figures["fused_gelu"] == 2
+    assert figures["largest_difference"] < 1e-5
+    assert sorted(path.name for path in job.out.iterdir()) == ["model.onnx", "stillhouse.json", "tokenizer.json"]
+    assert figures["bytes"] == (job.out / "model.onnx").stat().st_size
+    assert not list(job.scratch.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_optimization_nothing_is_fused_and_the_numbers_stay(tmp_path):
+    job = make_job(tmp_path, "onnx", model=make_model(tmp_path))
+    figures = Onnx(optimize=False).run(job)
+    assert figures["fused_attention"] == figures["fused_norm"] == figures["fused_gelu"] == 0
+    assert figures["largest_difference"] < 1e-5
+
+
+def test_a_fusion_that_fails_or_is_wrong_is_left_out(tmp_path, monkeypatch):
+    model = make_model(tmp_path)
+    monkeypatch.setattr(_onnx, "save_fused", lambda plain, final, source: False)
+    assert Onnx().run(make_job(tmp_path, "gives-up", model=model))["fused_attention"] == 0
+    monkeypatch.undo()
+    right = _onnx.save_fused
+
+    def wrong(plain, final, source):
+        right(plain, final, source)
+        graph = onnx.load(final)
+        weight = next(value for value in graph.graph.initializer if "classifier.bias" in value.name)
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) + 1, weight.name))
+        onnx.save(graph, final)
+        return True
+
+    monkeypatch.setattr(_onnx, "save_fused", wrong)
+    figures = Onnx().run(make_job(tmp_path, "wrong", model=model))
+    assert figures["fused_attention"] == 0 and figures["largest_difference"] < 1e-5
+
+
+def test_an_export_that_differs_from_torch_is_a_bug(tmp_path, monkeypatch):
+    monkeypatch.setattr(_onnx, "largest_difference", lambda source, exported, rows: 0.5)
+    with pytest.raises(BugError, match=r"differ from torch by 0\.5"):
+        Onnx().run(make_job(tmp_path, "onnx", model=make_model(tmp_path)))
+
+
+def test_other_encoders_export_too(tmp_path):
+    from transformers import DistilBertConfig, DistilBertModel
+
+    base = make_base(tmp_path / "bert")
+    other = tmp_path / "base"
+    config = DistilBertConfig(vocab_size=19, dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=32)
+    DistilBertModel(config).save_pretrained(other)
+    (other / "tokenizer.json").write_bytes((base / "tokenizer.json").read_bytes())
+    out = tmp_path / "torch"
+    out.mkdir()
+    info = {"problem": TEXTS, "labels": ["a", "b"], "max_length": 16, "thresholds": None, "base": "x", "licence": None}
+    save_model(from_base(other, TEXTS, ["a", "b"], 0), other, info, out)
+    job = make_job(tmp_path, "onnx", model=out)
+    assert Onnx().run(job)["largest_difference"] < 1e-5
+    inputs = [value.name for value in onnx.load(job.out / "model.onnx").graph.input]
+    assert inputs == ["input_ids", "attention_mask"]
+
+
+def test_the_same_model_gives_the_same_bytes_in_another_process(tmp_path):
+    model = make_model(tmp_path)
+    first = (export(model, "first") / "model.onnx").read_bytes()
+    program = "import sys, pathlib\nfrom tests.stillhouse.tiny_scoring import export\n"
+    program += "export(pathlib.Path(sys.argv[1]), 'second')"
+    subprocess.run([sys.executable, "-c", program, str(model)], check=True)
+    assert (tmp_path / "second" / "model.onnx").read_bytes() == first
+    assert not any(len(node.doc_string) for node in onnx.load_from_string(first).graph.node)
+    assert np.frombuffer(first, np.uint8).size > 10_000

@@ -1,0 +1,158 @@
+"""The rung is smaller, keeps its labels, says what it measured, and hands its input on when it does not pay."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from pydantic import ValidationError
+
+from stillhouse.errors import UserError
+from stillhouse.quantize import _int8
+from stillhouse.quantize._int8 import batch_agreement, judge
+from stillhouse.quantize.int8 import Int8
+from stillhouse.scorer import load_scorer
+from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_job, make_model, make_rows
+from tests.stillhouse.train.tiny_training import text_rows, word_rows
+
+WIDE = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "initializer_range": 0.05}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("texts")
+    torch_model = make_model(directory, **WIDE)
+    return torch_model, export(torch_model), make_rows(directory)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("words")
+    torch_model = make_model(directory, WORDS, **WIDE)
+    return torch_model, export(torch_model), make_rows(directory, WORDS)
+
+
+@pytest.fixture(autouse=True)
+def short_measurements(monkeypatch):
+    monkeypatch.setattr(_int8, "SECONDS_PER_PASS", 0.02)
+    monkeypatch.setattr(_int8, "SECONDS_PER_SPEED", 0.05)
+    monkeypatch.setattr(_int8, "ALONE_ROWS", 20)
+
+
+def run(directory, model, data, baseline=None, **settings):
+    inputs = {"model": model, "data": data} | ({"baseline": baseline} if baseline else {})
+    job = make_job(directory, "int8", **inputs)
+    before = sorted(model.iterdir())
+    figures = Int8.model_validate({"accept_loss": 1, "min_speedup": 0, **settings}).run(job)
+    assert sorted(model.iterdir()) == before, "an input artifact is never written to"
+    return job.out, json.loads((job.out / "rung.json").read_text()), figures
+
+
+def test_int8_is_smaller_and_close_to_its_input(tmp_path, texts, capfd):
+    out, rung, figures = run(tmp_path, texts[1], texts[2], texts[0])
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "model.onnx",
+        "rung.json",
+        "stillhouse.json",
+        "tokenizer.json",
+    ]
+    assert rung["accepted"] and figures["accepted"] == 1 and "times smaller" in rung["reason"]
+    assert rung["bytes"] == (out / "model.onnx").stat().st_size < rung["bytes_before"] / 3
+    rows = list(text_rows(100, 9)["text"])
+    before, after = load_scorer(texts[1]).score(rows), load_scorer(out).score(rows)
+    assert 0 < np.abs(before - after).max() < 0.2 * np.ptp(before)
+    assert rung["quality"]["low"] <= rung["quality"]["value"] <= rung["quality"]["high"]
+    assert rung["loss"] == pytest.approx(rung["baseline"]["value"] - rung["quality"]["value"])
+    speed = rung["measured"]["speedup"]
+    assert 0 < speed["low"] <= speed["median"] <= speed["high"]
+    assert rung["measured"]["texts_per_second"] > 0 and rung["measured"]["peak_memory_mb"] > 10
+
+
+def test_embeddings_are_quantized_and_the_classifier_is_not(tmp_path, words):
+    out, _, _ = run(tmp_path, words[1], words[2])
+    matrices = [v for v in onnx.load(out / "model.onnx").graph.initializer if len(v.dims) == 2]
+    eight_bits = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    others = [list(v.dims) for v in matrices if v.data_type not in eight_bits]
+    assert len(matrices) >= 12 and others == [[128, 3]]
+    rows = [list(row) for row in word_rows(30, 4)["words"]]
+    assert furthest(load_scorer(words[1]).score(rows), load_scorer(out).score(rows)) < 0.5
+
+
+def test_without_vnni_no_product_overflows(tmp_path, texts):
+    out, _, _ = run(tmp_path, texts[1], texts[2])
+    weights = [v for v in onnx.load(out / "model.onnx").graph.initializer if v.data_type == onnx.TensorProto.INT8]
+    largest = max(
+        int(np.abs(onnx.numpy_helper.to_array(v).astype(int)).max()) for v in weights if np.prod(v.dims) > 500
+    )
+    assert 32 < largest <= 64
+
+
+def test_a_rung_that_does_not_pay_publishes_its_input(tmp_path, texts):
+    out, rung, figures = run(tmp_path, texts[1], texts[2], min_speedup=1000)
+    assert not rung["accepted"] and figures["accepted"] == 0
+    assert rung["reason"].startswith("too slow:")
+    for name in ("model.onnx", "tokenizer.json", "stillhouse.json"):
+        assert (out / name).read_bytes() == (texts[1] / name).read_bytes()
+
+
+def test_the_verdict_follows_the_figures():
+    def verdict(loss=0.0, low=1.5, high=2.0, size=10, agreement=1.0, **settings):
+        rung = {
+            "metric": "f1_macro",
+            "quality": {"value": 0.8 - loss},
+            "baseline": {"value": 0.8},
+            "loss": loss,
+            "bytes": size,
+            "bytes_before": 40,
+            "agreement": agreement,
+            "measured": {"speedup": {"low": low, "high": high}},
+        }
+        return judge(Int8(**settings), rung)
+
+    assert verdict() == (True, "4.0 times smaller, f1_macro 0.8000, baseline 0.8000")
+    assert verdict(loss=0.011)[0] is False and verdict(loss=0.011, accept_loss=0.02)[0] is True
+    assert verdict(low=0.8, high=1.05)[0] is True, "not certainly slower"
+    assert verdict(low=0.8, high=0.95)[0] is False and verdict(low=0.8, high=0.95, min_speedup=0)[0] is True
+    assert verdict(size=40)[0] is False
+    accepted, reason = verdict(agreement=0.99)
+    assert accepted and "1.0% of the labels change" in reason
+
+
+def test_agreement_counts_the_labels_that_change_with_company():
+    class Fickle:
+        def score(self, rows):
+            return np.array([[0.0, 1.0 if len(rows) > 1 or row == "a" else -1.0] for row in rows])
+
+    rows = ["a", "b", "a", "b"]
+    found = batch_agreement(Fickle(), rows, Fickle().score(rows))
+    assert found == {"agreement": 6 / 8, "largest_change": 2.0}
+
+
+def test_excluded_nodes_stay_and_unknown_patterns_are_named(tmp_path, texts):
+    (tmp_path / "a").mkdir()
+    all_of_it, _, _ = run(tmp_path / "a", texts[1], texts[2])
+    (tmp_path / "b").mkdir()
+    part, _, _ = run(tmp_path / "b", texts[1], texts[2], exclude=["*layer.0/intermediate*"])
+    assert (part / "model.onnx").stat().st_size - (all_of_it / "model.onnx").stat().st_size > 2.5 * 128 * 512
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match=r'no node of the graph matches "nothing"'):
+        run(tmp_path / "c", texts[1], texts[2], exclude=["nothing"])
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, texts):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = (run(tmp_path / name, texts[1], texts[2])[0] for name in "ab")
+    assert (one / "model.onnx").read_bytes() == (other / "model.onnx").read_bytes()
+
+
+def test_wrong_metric_and_wrong_data_are_user_errors(tmp_path, texts, words):
+    with pytest.raises(UserError, match='"entity_f1" is not a metric of text-classification'):
+        run(tmp_path, texts[1], texts[2], metric="entity_f1")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="token-classification"):
+        run(tmp_path / "b", texts[1], words[2])
+    with pytest.raises(ValidationError):
+        Int8(accept_loss=-1)
+    assert TEXTS != WORDS

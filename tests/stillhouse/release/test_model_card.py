@@ -1,0 +1,84 @@
+from io import StringIO
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from stillhouse.release._card import model_card, table
+from tests.stillhouse.release.test_gate import make_scores
+
+ABOUT = {
+    "problem": "text-classification", "labels": ["bad", "good", "a|b"], "max_length": 64, "base": "hub:someorg/tiny",
+    "licence": "mit", "language": "en", "data_licence": None,
+}  # fmt: skip
+RECIPE = {"name": 'it\'s "mine": yes', "seed": 42, "steps": {"data": {"uses": "prepare.text", "with": {"text": "```"}}}}
+LINEAGE = [
+    {
+        "step": "data", "method": "prepare.text", "content": "c" * 64, "metrics": {"rows": 9000, "dropped": 12},
+        "sources": {"source": {"name": "tweets.csv", "digest": "d" * 64}}, "inputs": {},
+    },
+    {
+        "step": "int8", "method": "quantize.int8", "content": "e" * 64, "sources": {}, "inputs": {},
+        "metrics": {"f1_macro": 0.7654321, "texts_per_second": 987.6, "seconds": 5.4, "speedup": 4.4},
+    },
+]  # fmt: skip
+VERDICT = {"passed": True, "reasons": [], "against": {"version": "7", "digest": "x"}}
+
+
+def card(**changes: Any) -> str:
+    return model_card({**ABOUT, **changes}, make_scores(), VERDICT, LINEAGE, RECIPE)
+
+
+def front(text: str) -> dict[str, Any]:
+    return YAML(typ="safe").load(text.split("---\n")[1])
+
+
+def test_the_front_matter_is_yaml_whatever_the_names_are():
+    assert front(card()) == {
+        "language": "en", "license": "mit", "library_name": "onnxruntime", "pipeline_tag": "text-classification",
+        "base_model": "someorg/tiny", "tags": ["onnx", "stillhouse"], "metrics": ["f1", "accuracy"],
+        "model_name": 'it\'s "mine": yes',
+    }  # fmt: skip
+    assert "license" not in front(card(licence=None))
+    assert "base_model" not in front(card(base="pkg://package/model"))
+
+
+def test_figures_stand_beside_what_they_have_to_beat():
+    text = card()
+    assert "| figure | this model | baseline | majority | linear |" in text
+    assert "| f1_macro | 0.741 (0.731 to 0.751) | 0.768 (0.758 to 0.778) | 0.200 | 0.700 |" in text
+    assert "3,000 test rows" in text
+    assert "weakest class is `meh` (F1 0.400)" in text
+
+
+def test_origin_is_complete():
+    text = card()
+    for part in (
+        "tweets.csv",
+        "d" * 20,
+        "`prepare.text`",
+        "`quantize.int8`",
+        "f1_macro 0.7654",
+        "version 7",
+        "rows 9,000",
+    ):
+        assert part in text
+    assert "Data licence: not stated" in text
+
+
+def test_nothing_timed_is_in_the_card():
+    assert not [number for number in ("987", "5.4", "4.4", "912", "3.2") if number in card()]
+
+
+def test_the_recipe_can_be_taken_out_and_run_again():
+    block = card().split("``````yaml\n")[1].split("\n``````")[0]
+    assert YAML(typ="safe").load(StringIO(block)) == RECIPE
+
+
+def test_a_table_survives_odd_names():
+    assert table(["a"], [["x|y\nz"], [0.12345], [None]]).splitlines() == [
+        "| a |",
+        "| --- |",
+        "| x\\|y z |",
+        "| 0.123 |",
+        "|  |",
+    ]

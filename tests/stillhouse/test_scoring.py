@@ -1,0 +1,168 @@
+"""Scores come in the order of the rows, whatever the rows are, and do not depend on their company."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import stillhouse.scoring as scoring
+from stillhouse.errors import UserError
+from stillhouse.scorer import load_scorer
+from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, plan_batches
+from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_model
+from tests.stillhouse.train.tiny_training import text_rows, word_rows
+
+AWKWARD = ["", " ", "good " * 500, "🙂🙂", "tea茶чай", "\ud83d", "a\x00b", None, float("nan"), "walking\n\n\tsuns"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    torch_model = make_model(tmp_path_factory.mktemp("texts"))
+    return torch_model, export(torch_model)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    torch_model = make_model(tmp_path_factory.mktemp("words"), WORDS)
+    return torch_model, export(torch_model)
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    lengths = [5, 1, 9, 3, 3, 40, 2] * 7
+    batches = list(plan_batches(lengths, budget=20))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 20 for batch in batches)
+    assert len(batches) < len(lengths)
+    assert list(plan_batches([])) == []
+
+
+def test_torch_and_onnx_give_the_same_scores_and_embeddings(texts):
+    rows = [*text_rows(60, 1)["text"], *AWKWARD]
+    torch_scorer, onnx_scorer = map(load_scorer, texts)
+    assert type(torch_scorer) is not type(onnx_scorer)
+    scores = onnx_scorer.score(rows)
+    assert scores.shape == (70, 3) and scores.dtype == np.float32
+    assert np.abs(scores - torch_scorer.score(rows)).max() < 1e-5
+    pooled = onnx_scorer.embed(rows)
+    assert pooled.shape == (70, 32)
+    assert np.abs(pooled - torch_scorer.embed(rows)).max() < 1e-5
+    assert np.ptp(scores, axis=0).max() > 0.01
+
+
+def test_scores_do_not_depend_on_order_or_company(texts, monkeypatch):
+    rows = [*text_rows(20, 2)["text"], *AWKWARD]
+    for scorer in (load_scorer(path, threads=1) for path in texts):
+        together = scorer.score(rows)
+        alone = np.concatenate([scorer.score([row]) for row in rows])
+        backward = scorer.score(rows[::-1])[::-1]
+        assert np.abs(together - alone).max() < 1e-5
+        assert np.abs(together - backward).max() < 1e-5
+        monkeypatch.setattr(scoring, "ROWS_AT_ONCE", 7)
+        assert np.abs(together - scorer.score(rows)).max() < 1e-5
+        assert np.abs(scorer.embed(rows)[-1] - scorer.embed(rows[-1:])[0]).max() < 1e-5
+        monkeypatch.undo()
+
+
+def test_nothing_to_score_keeps_the_shapes(texts, words):
+    scorer = load_scorer(texts[1])
+    assert scorer.score([]).shape == (0, 3)
+    assert scorer.embed([]).shape == (0, 32)
+    assert scorer.predict([]) == []
+    assert load_scorer(words[1]).score([]) == []
+
+
+def test_missing_texts_are_empty_and_surrogates_keep_offsets():
+    assert [clean(value) for value in (None, float("nan"), "a\ud800b", 7)] == ["", "", "a\ufffdb", "7"]
+
+
+def test_every_word_gets_the_scores_of_its_first_token(words):
+    rows = [list(row) for row in word_rows(40, 1)["words"]]
+    for scorer in map(load_scorer, words):
+        scores = scorer.score(rows)
+        assert [len(row) for row in scores] == [len(row) for row in rows]
+        # Longer than 16 tokens: windows that do not overlap, each scored as a sentence of its own.
+        longest = max(rows, key=len)
+        first, *_ = next(iter(scorer._windows([longest])))[1:]
+        cut = first[1][1]
+        assert 0 < cut < len(longest)
+        parts = [
+            *scorer.score([longest[:cut]])[0],
+            *scorer.score([longest[cut : first[2][1] if len(first) > 2 else None]])[0],
+        ]
+        assert furthest(scores[rows.index(longest)][: len(parts)], parts) < 1e-5
+    assert furthest(load_scorer(words[0]).score(rows), load_scorer(words[1]).score(rows)) < 1e-5
+
+
+def test_awkward_words_are_scored_too(words):
+    scorer = load_scorer(words[1])
+    rows = [[], [""], ["paris", "\x00", "rome"], ["abcdefghij" * 9], ["\ud800", None], ["walking"] * 100]
+    scores = scorer.score(rows)
+    assert [row.shape for row in scores] == [(len(row), 3) for row in rows]
+    assert scores[1][0].argmax() == 0 and scores[2][1].argmax() == 0, "a word without tokens is outside"
+    assert scorer.embed(rows).shape == (6, 32)
+    assert np.isfinite(scorer.embed(rows)).all()
+
+
+def test_entities_have_the_offsets_of_the_text(words, monkeypatch):
+    scorer = OnnxScorer(words[1])
+    text = "🙂 Old paris-rome, \ud800 tea"
+
+    def score(rows):
+        assert rows == [["Old", "paris", "-", "rome", ",", "\ufffd", "tea"]] or rows == [["🙂", *rows[0][1:]]]
+        tags = [1 if word == "paris" else 2 if word in ("-", "rome") else 0 for word in rows[0]]
+        return [np.eye(3, dtype=np.float32)[tags] * 9]
+
+    monkeypatch.setattr(scorer, "score", score)
+    (entity,) = scorer.predict([text])[0]["entities"]
+    assert text[entity["start"] : entity["end"]] == entity["text"] == "paris-rome"
+    assert entity["label"] == "place" and 0.99 < entity["score"] <= 1
+
+
+def test_bio_tags_become_spans():
+    assert entity_spans(["B-a", "I-a", "O", "I-b", "B-b", "I-a"]) == [
+        ("a", 0, 1),
+        ("b", 3, 3),
+        ("b", 4, 4),
+        ("a", 5, 5),
+    ]
+    assert entity_spans(["O", "O"]) == [] == entity_spans([])
+
+
+def test_thresholds_move_the_cut():
+    probabilities = np.array([[0.7, 0.3], [0.55, 0.45]])
+    assert choose(probabilities, ["no", "yes"], None).tolist() == [0, 0]
+    assert choose(probabilities, ["no", "yes"], {"yes": 0.4, "no": 0.6}).tolist() == [0, 1]
+
+
+def test_the_file_alone_predicts_beside_a_model(texts, tmp_path):
+    bundle = tmp_path / "bundle"
+    shutil.copytree(texts[1], bundle)
+    shutil.copyfile(scoring.__file__, bundle / "scoring.py")
+    block = "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'stillhouse', 'onnx']))\n"
+    program = (
+        f"{block}import runpy; sys.argv[1:] = ['good tea', '🙂']; runpy.run_path('scoring.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=bundle, capture_output=True, text=True, check=True, env={**os.environ}
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.stderr == ""
+    assert [result["label"] for result in found] == [
+        r["label"] for r in load_scorer(texts[1]).predict(["good tea", "🙂"])
+    ]
+    assert sum(found[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_directory_without_a_model_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"has no stillhouse\.json"):
+        load_scorer(tmp_path)
+
+
+def test_problem_and_labels_come_from_the_model(texts, words):
+    assert [load_scorer(path).problem for path in (*texts, *words)] == [TEXTS, TEXTS, WORDS, WORDS]
+    assert load_scorer(words[1]).labels == ["O", "B-place", "I-place"]
+    assert load_scorer(texts[1], threads=1).max_length == 16
