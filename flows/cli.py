@@ -2,26 +2,32 @@
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from flows import cli_catalog, cli_models, cli_store
 from flows.environment import prepare
+from flows.interrupt import CODE, stop_on_signals
 from flows.output import print_json
 from flows.request import Request, Result
 from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home
+
+if TYPE_CHECKING:
+    from flows.terminal import Terminal
 
 app = typer.Typer(
     name="stillhouse", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="From labelled text to a small, fast, registered language model: one cached, resumable pipeline.",
 )  # fmt: skip
+
+OPEN: list["Terminal"] = []
+"""Bars on the screen, to be taken away when a signal ends the process."""
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
 Overrides = Annotated[
@@ -60,6 +66,7 @@ def run(
     prepare(home)
     request = Request(recipe, overrides or [], until, rebuild or [], promote, local)
     terminal = Terminal()
+    OPEN.append(terminal)
     try:
         result = run_request(request, home, terminal)
     finally:
@@ -120,15 +127,11 @@ cli_store.add_commands(app)
 
 def main() -> None:
     """Entry point: exit codes 0, 1, 2, 3 and 130, one clear line for an error."""
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    stop_on_signals(_say_interrupted)
     try:
         code = app(standalone_mode=False)
-    except typer.Abort:
-        code = _fail(130, "interrupted", "")
     except StillhouseError as error:
         code = _fail(error.code, error.message, error.fix, error)
-    except KeyboardInterrupt:
-        code = _fail(130, "interrupted; nothing is lost", "Type the same command again to go on where it was")
     except BrokenPipeError:
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -136,6 +139,12 @@ def main() -> None:
         code = _unforeseen(error)
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_interrupted() -> None:
+    for terminal in OPEN:
+        terminal.close()
+    _fail(CODE, "interrupted; nothing is lost", "Type the same command again to go on where it was")
 
 
 def _unforeseen(error: Exception) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from pipelines.listener import Outcome
 from pipelines.plan import Plan
 from stillhouse.store import Store
-from tasks.tracking import finish, log_step, start_parent
+from tasks.tracking import close_dead_runs, finish, log_step, start_parent
 
 
 class RunTracker:
@@ -25,6 +25,7 @@ class RunTracker:
         if outcome["state"] == "cached" or not measured:
             return
         if self.run_id is None:
+            close_dead_runs(self.home)
             recipe = self.plan.recipe
             config = recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             self.run_id = start_parent(self.home, recipe.name, config)

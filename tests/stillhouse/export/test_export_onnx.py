@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from stillhouse.errors import BugError
 from stillhouse.export import _onnx
+from stillhouse.export._optional import make_flat, make_optional
 from stillhouse.export.onnx import Onnx
 from stillhouse.models import from_base, save_model
 from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, make_job, make_model, make_rows
@@ -22,11 +24,39 @@ def test_the_graph_is_fused_and_equals_torch(tmp_path, problem, capfd):
     capfd.readouterr()
     figures = Onnx().run(job)
     assert figures["fused_attention"] == 2 and figures["fused_norm"] == 5 and figures["fused_gelu"] == 2
+    assert figures["fused_first_token"] == (6 if problem == TEXTS else 0)
     assert figures["largest_difference"] < 1e-5
     assert sorted(path.name for path in job.out.iterdir()) == ["model.onnx", "stillhouse.json", "tokenizer.json"]
     assert figures["bytes"] == (job.out / "model.onnx").stat().st_size
     assert not list(job.scratch.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def test_logits_alone_skip_the_last_block_and_both_outputs_are_the_default(tmp_path):
+    exported = export(make_model(tmp_path)) / "model.onnx"
+    session = onnxruntime.InferenceSession(exported)
+    ids = np.array([[2, 5, 6, 3], [2, 7, 3, 0]])
+    feed = {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64), "token_type_ids": ids * 0}
+    logits, pooled = session.run(None, feed)
+    only, nothing = session.run(None, {**feed, "with_pooled": np.array(False)})
+    assert pooled.shape == (2, 32) and nothing.shape == (0, 32)
+    assert np.array_equal(logits, only)
+    # The last layer's block after attention, twice: whole in the branch, for the first token outside.
+    graph = onnx.load(exported).graph
+    outside = [node.op_type for node in graph.node]
+    branch = next(value.g for node in graph.node for value in node.attribute if value.name == "then_branch")
+    assert outside.count("MatMul") == 3 + 3 and [node.op_type for node in branch.node].count("MatMul") == 3
+
+
+def test_flattening_undoes_the_branch(tmp_path):
+    model = onnx.load(export(make_model(tmp_path)) / "model.onnx")
+    before = [node.name for node in model.graph.node]
+    assert make_flat(model) and not make_flat(model)
+    assert [node.op_type for node in model.graph.node].count("If") == 0
+    onnx.save(model, tmp_path / "flat.onnx")
+    assert len(onnxruntime.InferenceSession(tmp_path / "flat.onnx").get_overridable_initializers()) == 0
+    make_optional(model)
+    assert [node.name for node in model.graph.node] == before
 
 
 def test_without_optimization_nothing_is_fused_and_the_numbers_stay(tmp_path):
@@ -76,8 +106,8 @@ def test_other_encoders_export_too(tmp_path):
     save_model(from_base(other, TEXTS, ["a", "b"], 0), other, info, out)
     job = make_job(tmp_path, "onnx", model=out)
     assert Onnx().run(job)["largest_difference"] < 1e-5
-    inputs = [value.name for value in onnx.load(job.out / "model.onnx").graph.input]
-    assert inputs == ["input_ids", "attention_mask"]
+    session = onnxruntime.InferenceSession(job.out / "model.onnx")
+    assert [value.name for value in session.get_inputs()] == ["input_ids", "attention_mask"]
 
 
 def test_the_same_model_gives_the_same_bytes_in_another_process(tmp_path):
