@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow
+from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
@@ -18,6 +18,7 @@ from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home, make_home
 from stillhouse.launcher import Launcher
+from tasks.dead_flow_runs import close_dead_flow_runs, process_tag
 from tasks.run_tracker import RunTracker
 from tasks.session import SESSION, Session
 from tasks.steps import task_for
@@ -51,9 +52,10 @@ def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result
     session = Session(home, Launcher(home), listener)
     token = SESSION.set(session)
     try:
-        state = run_recipe(
-            request.recipe, request.overrides, request.until, request.rebuild, request.promote, return_state=True
-        )  # fmt: skip
+        with tags(process_tag()):
+            state = run_recipe(
+                request.recipe, request.overrides, request.until, request.rebuild, request.promote, return_state=True
+            )  # fmt: skip
     finally:
         session.launcher.close()
         SESSION.reset(token)
@@ -62,6 +64,7 @@ def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result
 
 
 def _run(request: Request, session: Session) -> Any:
+    close_dead_flow_runs()
     plan = plan_request(request, session.home)
     save_pinned(plan, session.home)
     tracker = RunTracker(session.home, plan)

@@ -10,6 +10,7 @@ import onnx
 
 from stillhouse.errors import UserError
 from stillhouse.export._optional import make_flat, make_optional
+from stillhouse.quantize._static import Feed, fix_scales
 
 if TYPE_CHECKING:
     from stillhouse.quantize.int8 import Int8
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 KINDS = ["MatMul", "Gemm", "Attention", "Gather", "EmbedLayerNormalization"]
 
 
-def quantize_graph(model: Path, out: Path, settings: "Int8") -> int:
-    """Write the int8 form of file `model` to `out`; return how many nodes were quantized."""
+def quantize_graph(model: Path, out: Path, settings: "Int8", feeds: Sequence[Feed] = ()) -> int:
+    """Write the int8 form of file `model` to `out`; return how many nodes were quantized.
+
+    With `feeds` (inputs of the graph, from calibration rows) the scales of the activations are fixed."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     loaded = onnx.load(model)
@@ -48,6 +51,8 @@ def quantize_graph(model: Path, out: Path, settings: "Int8") -> int:
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         quantized = onnx.load(part)
+        if feeds:
+            fix_scales(quantized, feeds)
         if branched:
             make_optional(quantized)
         out.write_bytes(quantized.SerializeToString(deterministic=True))

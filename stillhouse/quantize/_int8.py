@@ -14,7 +14,9 @@ from stillhouse.method import Job, Metrics
 from stillhouse.metrics import bootstrap_interval, evaluate_predictions, metric_names
 from stillhouse.problems import find_problem
 from stillhouse.quantize._graph import quantize_graph
+from stillhouse.quantize._static import Feed
 from stillhouse.scorer import Scorer, load_scorer
+from stillhouse.scoring import TextScorer
 from stillhouse.speed import measure_speed, pass_rows, peak_memory_mb, speed_ratio
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 AGREEMENT = 0.995
 """Share of labels that must not depend on which rows share a batch."""
 ALONE_ROWS = 200
+CALIBRATION_ROWS = 512
 PAIRS = 7
 SECONDS_PER_PASS = 0.4
 SECONDS_PER_SPEED = 1.0
@@ -53,7 +56,8 @@ def quantize_model(settings: "Int8", job: Job) -> Metrics:
     for name in FILES[1:]:
         shutil.copyfile(source / name, out / name)
     job.progress(0, 4, "quantizing")
-    quantize_graph(source / FILES[0], out / FILES[0], settings)
+    feeds = calibration_feeds(job) if settings.activations == "static" else []
+    quantize_graph(source / FILES[0], out / FILES[0], settings, feeds)
     before, after = load_scorer(source), load_scorer(out)
     job.progress(1, 4, "scoring")
     logits = after.score(sample.rows)
@@ -96,6 +100,24 @@ def load_sample(settings: "Int8", job: Job) -> Sample:
         raise UserError(f"{data}: the validation split is empty", "prepare more rows")
     frame = frame.iloc[np.linspace(0, len(frame) - 1, min(len(frame), settings.max_rows)).astype(int)]
     return Sample(problem, labels, *rows_of(problem, frame), metric)
+
+
+def calibration_feeds(job: Job) -> list[Feed]:
+    """Inputs of the graph for some training rows, batched as the scorer batches them."""
+    source = job.path("model")
+    frame = load_split(job.path("data"), "train")
+    frame = frame.iloc[np.linspace(0, len(frame) - 1, min(len(frame), CALIBRATION_ROWS)).astype(int)]
+    problem = load_info(job.path("data"))["problem"]
+    classes = len(load_labels(job.path("data")))
+    feeds: list[Feed] = []
+
+    def record(feed: Feed, output: str) -> np.ndarray:
+        feeds.append(feed)
+        shape = feed["input_ids"].shape
+        return np.zeros((*shape, classes) if problem == "token-classification" else (shape[0], classes), np.float32)
+
+    TextScorer(source, record, hidden=1).score(rows_of(problem, frame)[0])
+    return feeds
 
 
 def judge(settings: "Int8", rung: dict[str, Any]) -> tuple[bool, str]:

@@ -1,6 +1,6 @@
 """`quantize.int8`: 8-bit weights and activations with ONNX Runtime, kept only if it pays."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,7 @@ from stillhouse.method import Job, Method, Metrics
 class Int8(Method):
     """Make a model about four times smaller and faster on CPU: int8 weights, activations scaled as they come.
 
-    Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit with a scale for each batch; the
+    Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit; the
     classifier stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss` or is
     not faster, the step publishes its input model unchanged and `rung.json` says why.
     """
@@ -25,6 +25,9 @@ class Int8(Method):
     """Metric that judges the loss; by default `f1_macro` for classification, `entity_f1` for tokens."""
     min_speedup: float = Field(1.0, ge=0)
     """Reject when the speed over the input model's is certainly below this (its whole interval); 0: size is enough."""
+    activations: Literal["static", "dynamic"] = "static"
+    """Scales of the activations: `static`, fixed from 512 training rows, so that a row's score does not depend on its
+    neighbours; or `dynamic`, taken over each batch anew."""
     per_channel: bool = True
     """One scale for each column of a weight matrix instead of one for the whole: smaller errors at the same speed."""
     reduce_range: bool = True
