@@ -24,6 +24,13 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
     "TOKENIZERS_PARALLELISM": "true",
 }
+# glibc gives large blocks back to the kernel and asks again, page by page, at every training step; keeping them makes
+# a step about 10 % faster (docs/lab-log.md). Other C libraries ignore this.
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
 ERRORS: dict[str, type[StillhouseError]] = {"user": UserError, "bug": BugError, "worker": WorkerError}
 
 Progress = Callable[[int, int, str], None]
@@ -76,7 +83,7 @@ class Launcher:
             process = subprocess.Popen(
                 [sys.executable, "-m", "stillhouse.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
-                start_new_session=True, env={**QUIET, **os.environ, "STILLHOUSE_HOME": str(self.home)},
+                start_new_session=True, env={**QUIET, **MEMORY, **os.environ, "STILLHOUSE_HOME": str(self.home)},
             )  # fmt: skip
         self.process, self.answers = process, queue.SimpleQueue()
         threading.Thread(target=_read_answers, args=(process, self.answers), daemon=True).start()

@@ -19,7 +19,7 @@ Feed = dict[str, np.ndarray]
 Forward = Callable[[Feed, str], np.ndarray]
 """`forward({"input_ids", "attention_mask", "token_type_ids"} [batch, length], "logits" | "pooled") -> float32`."""
 
-TOKENS_PER_BATCH = 768
+TOKENS_PER_BATCH = 1024
 """Padded tokens in one forward pass: large enough to fill the cores, small enough to stay in their caches."""
 ROWS_AT_ONCE = 8192
 """Rows that are tokenized and sorted together; bounds the memory for inputs of any size."""
@@ -242,10 +242,6 @@ class OnnxScorer(TextScorer):
         options.intra_op_num_threads = threads or default_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Between two calls the threads would otherwise burn the cores that tokenization, or a neighbour, needs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Smaller blocks of work: a thread that was held up does not hold up the others.
-        options.add_session_config_entry("session.dynamic_block_base", "4")
         model = str(Path(directory) / "model.onnx")
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._inputs = [value.name for value in self._session.get_inputs()]

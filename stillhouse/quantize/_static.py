@@ -59,7 +59,7 @@ def _observe(
     wanted = [name for pair in names for name in pair]
     ranges: dict[str, tuple[float, float]] = {scale: (0.0, 0.0) for scale, _ in names}
     for feed in feeds:
-        values: list[Any] = session.run(wanted, {name: value for name, value in feed.items() if name in inputs})
+        values: Any = session.run(wanted, {name: value for name, value in feed.items() if name in inputs})
         for index, (scale_name, _) in enumerate(names):
             scale, zero = float(values[2 * index]), float(values[2 * index + 1])
             low, high = ranges[scale_name]
