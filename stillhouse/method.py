@@ -73,7 +73,7 @@ def _no_progress(done: int, total: int, note: str = "") -> None:
     pass
 
 
-def _no_point(point: str) -> None:
+def _no_point(point: str, **fields: object) -> None:
     pass
 
 
@@ -102,8 +102,8 @@ class Job:
     """The champion to be measured against, `{version, digest}`; None when there is none."""
     progress: Callable[..., None] = _no_progress
     """`progress(done, total, note)`; cheap, call it often."""
-    reached: Callable[[str], None] = _no_point
-    """`reached("train.checkpoint")`: writes the event log, lets fault tests kill the process here."""
+    reached: Callable[..., None] = _no_point
+    """`reached("train.checkpoint", at=40)`: writes the event log, lets fault tests kill the process here."""
     derived: Callable[[str, dict[str, Any], list[str], Callable[[Path], None]], Path] = _build_derived
     """`derived(kind, settings, content digests, build) -> directory`: recomputable by-products, shared and verified.
 

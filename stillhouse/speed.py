@@ -10,6 +10,8 @@ from typing import Any
 from stillhouse.scorer import Scorer
 
 MAX_PAIRS = 64
+SETTLE_SECONDS = 0.2
+WAKE_ROWS = 16
 
 
 def measure_speed(scorer: Scorer, rows: Sequence[Any], seconds: float = 3.0) -> dict[str, float]:
@@ -30,8 +32,9 @@ def measure_speed(scorer: Scorer, rows: Sequence[Any], seconds: float = 3.0) -> 
 def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs: int = 5) -> dict[str, float]:
     """Candidate's speed over the baseline's on `rows`: `{"median", "low", "high"}` over interleaved pairs.
 
-    Each pair runs one right after the other, the first of them alternating, so that a slow moment hits both. The
-    interval is that of the median from order statistics; with fewer than 8 pairs it is the whole range.
+    Each pair runs one right after the other, the first of them alternating, so that a slow moment hits both. Before
+    each pass the other runtime's threads get time to stop spinning, and a few rows wake its own. The interval is that
+    of the median from order statistics; with fewer than 8 pairs it is the whole range.
     """
     if not 5 <= pairs <= MAX_PAIRS:
         raise ValueError(f"pairs must be from 5 to {MAX_PAIRS}, not {pairs}")
@@ -40,7 +43,7 @@ def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs:
     ratios = []
     for pair in range(pairs):
         order = (baseline, candidate) if pair % 2 == 0 else (candidate, baseline)
-        taken = {id(scorer): _seconds(scorer, rows) for scorer in order}
+        taken = {id(scorer): _settled_seconds(scorer, rows) for scorer in order}
         ratios.append(taken[id(baseline)] / taken[id(candidate)])
     return median_interval(ratios)
 
@@ -79,6 +82,12 @@ def _spread(rows: Sequence[Any], count: int) -> list[Any]:
     if count >= len(rows):
         return list(rows)
     return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def _settled_seconds(scorer: Scorer, rows: Sequence[Any]) -> float:
+    time.sleep(SETTLE_SECONDS)
+    scorer.score(rows[:WAKE_ROWS])
+    return _seconds(scorer, rows)
 
 
 def _seconds(scorer: Scorer, rows: Sequence[Any]) -> float:

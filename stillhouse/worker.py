@@ -136,7 +136,7 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     job = Job(
         out=out, scratch=scratch, seed=spec["seed"], inputs=inputs, sources=sources, lineage=_lineage(store, inputs),
         recipe=spec["recipe"], against=spec.get("against"), progress=_progress(answer),
-        reached=lambda point: reached(home, point, key=key, step=spec["step"]), derived=derive,
+        reached=lambda point, **fields: reached(home, point, key=key, step=spec["step"], **fields), derived=derive,
     )  # fmt: skip
     emit(home, "step.started", key=key, step=spec["step"], method=spec["method"])
     started = time.monotonic()

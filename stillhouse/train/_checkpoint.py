@@ -31,7 +31,7 @@ class Damaged(Exception):
 
 
 def save_checkpoint(
-    scratch: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any], reached: Callable[[str], None]
+    scratch: Path, step: int, parts: dict[str, Tensors], state: dict[str, Any], reached: Callable[..., None]
 ) -> None:
     """Write a checkpoint of `parts` (file stem to tensors) and `state`; part `best` is stored once per content."""
     directory = scratch / f"checkpoint-{step:09d}"
@@ -56,7 +56,7 @@ def save_checkpoint(
             f"no space left on the disk for a checkpoint in {scratch}",
             "free some space and run again: training goes on from the last complete checkpoint",
         ) from error
-    reached("train.checkpoint")
+    reached("train.checkpoint", at=step)
     _prune(scratch)
 
 
@@ -67,7 +67,7 @@ def is_disk_full(error: Exception) -> bool:
     return isinstance(error, SafetensorError) and "No space left" in str(error)
 
 
-def load_newest(scratch: Path, reached: Callable[[str], None]) -> tuple[dict[str, Tensors], dict[str, Any]] | None:
+def load_newest(scratch: Path, reached: Callable[..., None]) -> tuple[dict[str, Tensors], dict[str, Any]] | None:
     """Parts and state of the newest valid checkpoint; damaged ones are moved aside and reported. None: start afresh."""
     for directory in reversed(_checkpoints(scratch)):
         try:

@@ -165,8 +165,9 @@ def _resume_or_begin(training: Training, tools: _Tools, job: Job) -> Progress:
     _resume.put_optimizer(training.model, tools.optimizer.optimizer, parts["optimizer"])
     _resume.put_schedule(tools.optimizer.optimizer, tools.schedule, state["schedule"])
     _resume.put_random(parts["random"], state["random"])
-    job.reached("train.resumed")
-    return Progress.of(state["progress"], parts["best"])
+    progress = Progress.of(state["progress"], parts["best"])
+    job.reached("train.resumed", at=progress.step)
+    return progress
 
 
 def _checkpoint_due(settings: TrainingSettings, step: int, saved: float) -> bool:

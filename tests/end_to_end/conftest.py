@@ -68,11 +68,12 @@ def tiny_recipe(tiny_base: Path, tmp_path: Path) -> Path:
     recipe.write_text(f"""\
 name: tiny
 steps:
-  data: {{uses: prepare.text, with: {{source: {data}, near_duplicates: false}}}}
+  data: {{uses: prepare.text, with: {{source: {data}, near_duplicates: false}}, resources: {{retries: 0}}}}
   head:
     uses: train.stage
     inputs: {{data: data}}
     with: {{base: {tiny_base}, train: head, learning_rate: 1e-2, num_train_epochs: 1, max_length: 32}}
+    resources: {{retries: 0}}
   full:
     uses: train.stage
     inputs: {{data: data, model: head}}

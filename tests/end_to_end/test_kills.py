@@ -41,7 +41,7 @@ def straight(uninterrupted, make_cli, recipe) -> str:
 @pytest.mark.parametrize(
     "point",
     [
-        "store.locked:3", "train.checkpoint:2", "train.checkpoint.writing:2", "store.before-manifest:3",
+        "store.locked:3", "train.checkpoint:2", "train.checkpoint.writing:6", "store.before-manifest:3",
         "store.before-rename:3", "store.after-rename:3",
     ],
 )  # fmt: skip
@@ -57,13 +57,14 @@ def test_a_killed_worker_costs_no_more_than_the_steps_since_its_checkpoint(
     assert first.returncode == 1 and "SIGKILL" in first.stderr and "Traceback" not in first.stderr
     before = len(cli.events())
     second = cli.json(*arguments(tiny_recipe))
-    assert [step["state"] for step in second["steps"]][:2] == ["cached", "cached"]
+    assert second["steps"][0]["state"] == "cached"
     assert content(cli, tiny_recipe) == expected
     if name.startswith("train"):
-        saved = max(event["at"] for event in cli.events()[:before] if event["event"] == "train.checkpoint")
+        saved = [event["at"] for event in cli.events()[:before] if event["event"] == "train.checkpoint"]
         resumed = [event["at"] for event in cli.events()[before:] if event["event"] == "train.resumed"]
-        assert resumed == [saved], "more was repeated than the steps since the last checkpoint"
-    assert not list((cli.home / "store" / "work").iterdir())
+        assert saved and resumed == saved[-1:], "more was repeated than the steps since the last checkpoint"
+    if name != "store.after-rename":  # there the empty workplace stays, for `store gc`
+        assert not list((cli.home / "store" / "work").iterdir())
 
 
 def test_a_killed_worker_is_replaced_within_the_run(cli, make_cli, tiny_recipe, uninterrupted):

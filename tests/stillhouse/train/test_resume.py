@@ -38,7 +38,7 @@ def kill_at(point: str, count: int):
     """A `reached` that ends the run at the n-th `point`, and what it saw."""
     seen: list[str] = []
 
-    def reached(name: str) -> None:
+    def reached(name: str, **fields: object) -> None:
         seen.append(name)
         if name == point and seen.count(point) == count:
             raise Killed
