@@ -29,11 +29,12 @@ def make_model(directory: Path, problem: str = TEXTS, max_length: int = 16, **co
 
 
 def make_rows(directory: Path, problem: str = TEXTS, count: int = 80) -> Path:
-    """A `data` artifact with a validation split, at `directory / "data"`."""
+    """A `data` artifact with a training and a validation split, at `directory / "data"`."""
     out = directory / "data"
     out.mkdir()
     frame: pd.DataFrame = text_rows(count, 3) if problem == TEXTS else word_rows(count, 3)
-    frame.to_parquet(out / "validation.parquet")
+    for split in ("train", "validation"):
+        frame.to_parquet(out / f"{split}.parquet")
     write_json(out / "labels.json", LABELS if problem == TEXTS else TAGS)
     write_json(out / "data.json", {"problem": problem})
     return out
