@@ -69,10 +69,10 @@ def test_what_is_deleted_or_damaged_is_rebuilt(cli, tiny_recipe):
 
 
 def test_a_refusal_is_exit_3_also_when_cached_and_moves_nothing(cli, tiny_recipe):
-    arguments = ("run", str(tiny_recipe), "--local", "--set", "release.max_size_mb=0.001")
+    arguments = ("run", str(tiny_recipe), "--local", "--set", "release.max_size_mb=0.02")
     for _ in range(2):
         refused = cli.json(*arguments, code=3)
         assert states(refused)["release"] == "refused"
-        assert refused["gate"]["passed"] is False and "0.001" in refused["gate"]["reasons"][0]
+        assert refused["gate"]["passed"] is False and "0.02 MB allowed" in refused["gate"]["reasons"][0]
         assert refused["model"] is None
     assert cli.json("models") == []
