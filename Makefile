@@ -8,15 +8,13 @@ READY := $(VENV)/.ready
 TORCH ?=
 DEMO_HOME ?= .stillhouse
 
-.PHONY: help setup demo test lint format clean lock recipes test-faults test-venv
+.PHONY: help setup demo test lint format clean lock recipes
 
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
 	@echo "make test         lint, types, layers and all quick tests"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make recipes      the news and entities recipes in full"
-	@echo "make test-faults  kill runs at random points and check that nothing is lost"
-	@echo "make test-venv    a registered model in an environment without torch and stillhouse"
 	@echo "make clean        remove the environment, caches and the demo's state"
 
 setup: $(READY)
@@ -50,12 +48,6 @@ format: setup
 
 recipes: setup
 	$(BIN)/python benchmarks/recipes.py
-
-test-faults: setup
-	$(BIN)/python -m pytest -m slow tests/end_to_end/test_random_kills.py
-
-test-venv: setup
-	$(BIN)/python -m pytest -m slow tests/end_to_end/test_fresh_venv.py
 
 lock: setup
 	$(BIN)/pip freeze --exclude-editable --exclude stillhouse | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > requirements.lock
