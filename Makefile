@@ -34,7 +34,7 @@ demo: setup
 	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse predict opinions "Lost my bag again and nobody answers the phone."
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --durations 15
 
 lint: setup
 	$(BIN)/ruff format --check .
