@@ -1,5 +1,4 @@
 # The two commands: `make demo` and `make test`. Each sets up what it needs first.
-SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,10 +22,10 @@ $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the locked requirements into $(VENV) (a few minutes the first time)"
 	@if [ -n "$(TORCH)" ]; then \
-		$(BIN)/pip install -q $(TORCH) && grep -v '^torch==' requirements.lock > $(VENV)/lock.txt; \
+		$(BIN)/pip install -qq $(TORCH) && grep -v '^torch==' requirements.lock > $(VENV)/lock.txt; \
 	else cp requirements.lock $(VENV)/lock.txt; fi
-	@$(BIN)/pip install -q -r $(VENV)/lock.txt 2> >(grep -v 'is ignored: it is' >&2)
-	@$(BIN)/pip install -q --no-deps --no-build-isolation -e . 2> >(grep -v 'is ignored: it is' >&2)
+	@$(BIN)/pip install -qq -r $(VENV)/lock.txt
+	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
 demo: setup

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from flows.environment import has_server
 from stillhouse.errors import StillhouseError
 from stillhouse.home import make_home
 from stillhouse.machine import fingerprint
@@ -57,4 +58,8 @@ def _dead_runs(home: Path) -> dict[str, Any]:
     from tasks.tracking import close_dead_runs
 
     closed = close_dead_runs(home)
+    if has_server():  # without one, the next run starts Prefect and closes them itself
+        from tasks.dead_flow_runs import close_dead_flow_runs
+
+        closed += close_dead_flow_runs()
     return _check("runs", True, f"{len(closed)} runs of dead processes closed" if closed else "none left open")

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext
+from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from pydantic import Field
 
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
-from pipelines.execute import job_spec, save_pinned
+from pipelines.execute import failed, job_spec, save_pinned
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError
@@ -93,17 +94,18 @@ def _run_steps(plan: Plan, session: Session, rebuild: set[str], tracker: RunTrac
         futures[step.name] = run.submit(spec, wait_for=[futures[name] for name in feeds])
     outcomes: list[Outcome] = []
     first: StillhouseError | None = None
-    for name, future in futures.items():
+    for step in plan.steps:
+        future = futures[step.name]
         future.wait()
         try:
             outcomes.append(future.result())
-            tracker.step(outcomes[-1])
+        except UnfinishedRun:  # it could not start because another failed: that one is what there is to say
+            continue
         except StillhouseError as error:
             first = first or error
-            session.listener.note(f"{name} failed")
-        except Exception:
-            if first is None:  # a step that could not start because another failed has nothing to add
-                raise
+            tracker.step(failed(job_spec(step, plan, session.home), error))
+        else:
+            tracker.step(outcomes[-1])
     if first is not None:
         raise first
     return outcomes

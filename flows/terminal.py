@@ -76,6 +76,8 @@ class Terminal(Listener):
             seconds = f"{outcome['seconds']:>7.1f} s" if state != "cached" else " " * 9
             shown = "  ".join(f"{key} {figure(value)}" for key, value in list(outcome["metrics"].items())[:4])
             self.console.print(f"  {name:<10} [{STYLES.get(state, '')}]{state:<8}[/]{seconds}  {shown}", soft_wrap=True)
+            if outcome.get("warning"):
+                self.note(f"{name} {outcome['warning']}; to make it again: --rebuild {name}")
 
     def note(self, text: str) -> None:
         self.console.print(f"  [yellow]{text}[/]")
@@ -89,9 +91,10 @@ class Terminal(Listener):
 def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[str], console: Console) -> None:
     """Each rung's quality, size and speed; the verdict; the model's name; the next commands to type."""
     if rungs:
-        table = Table(box=None, padding=(0, 2), title_justify="left")
+        table = Table(box=None, padding=(0, 1))
         for column in ("model", "quality", "size", "texts/s", ""):
-            table.add_column(column, justify="left" if column in ("model", "") else "right")
+            left = column in ("model", "")
+            table.add_column(column, justify="left" if left else "right", no_wrap=True)
         for rung in rungs:
             table.add_row(*(str(rung.get(key, "")) for key in ("model", "quality", "size", "speed", "note")))
         console.print(table)

@@ -10,6 +10,7 @@ from pipelines.plan import Plan, PlannedStep, lock_file
 from stillhouse.errors import StillhouseError, UserError
 from stillhouse.files import write_json
 from stillhouse.launcher import Launcher, Progress
+from stillhouse.methods import load_method
 from stillhouse.store import Manifest, Store
 
 MIN_FREE_BYTES = 1 << 30
@@ -24,16 +25,26 @@ def job_spec(step: PlannedStep, plan: Plan, home: Path, *, rebuild: bool = False
         "sources": {name: asdict(source) for name, source in step.sources.items()},
         "recipe": plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True),
         "share_machine": step.resources.share_machine, "timeout_seconds": step.resources.timeout_seconds,
-        "rebuild": rebuild or bool(step.wrong and not step.wrong.startswith("damaged")),
+        "rebuild": rebuild,
     }  # fmt: skip
 
 
 def find_hit(spec: dict[str, Any]) -> Outcome | None:
-    """The outcome of a step that the store already has (verified), else None."""
-    if spec["rebuild"]:
+    """The outcome of a step that the store already has (verified), else None.
+
+    When an input was rebuilt meanwhile, with other content, the step stays a hit with a warning; evaluation and release
+    are made again (`spec["rebuild"]` is set). Looked at here, not only in the plan: the rebuild may be of this run.
+    """
+    store = Store(Path(spec["home"]))
+    manifest = None if spec["rebuild"] else store.hit(spec["key"])
+    if manifest is None:
         return None
-    manifest = Store(Path(spec["home"])).hit(spec["key"])
-    return outcome(spec, manifest, "cached", 0.0) if manifest else None
+    slot = store.rebuilt_input(manifest)
+    if slot and load_method(spec["method"]).strict:
+        spec["rebuild"] = True
+        return None
+    found = outcome(spec, manifest, "cached", 0.0)
+    return {**found, "warning": f'made from other content of the input "{slot}" than is there now'} if slot else found
 
 
 def build(spec: dict[str, Any], launcher: Launcher, progress: Progress) -> Outcome:

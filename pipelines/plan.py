@@ -184,7 +184,7 @@ def _plan_step(name: str, step: Step, context: _Context) -> PlannedStep:
         against = context.world.against(context.recipe.registered_name, inputs["model"][0].key)
         parts["against"] = against
     key = digest(parts)
-    hit, wrong = _look_up(key, method_class, inputs, context.world.store)
+    hit, wrong = _look_up(key, method_class, context.world.store)
     return PlannedStep(
         name, step.uses, method.output, key, settings, seed, inputs, sources, parts, step.resources, hit, wrong,
         step.skip, against,
@@ -253,19 +253,14 @@ def _drop_skipped(steps: list[PlannedStep]) -> list[PlannedStep]:
     return [step for step in steps if not step.skipped]
 
 
-def _look_up(key: str, method: type[Method], inputs: dict[str, list[Artifact]], store: Store) -> tuple[bool, str]:
+def _look_up(key: str, method: type[Method], store: Store) -> tuple[bool, str]:
     manifest, wrong = store.check(key)
     if wrong:
         return False, f"damaged: {wrong}"
     if manifest is None:
         return False, ""
-    if method.strict:
-        for slot, items in inputs.items():
-            recorded = [entry["content"] for entry in manifest["inputs"].get(slot, [])]
-            current = [m["content"] if (m := store.manifest(item.key)) else None for item in items]
-            if None not in current and recorded != current:
-                return False, f'the input "{slot}" was rebuilt and differs'
-    return True, ""
+    slot = store.rebuilt_input(manifest) if method.strict else ""
+    return not slot, f'the input "{slot}" was rebuilt and differs' if slot else ""
 
 
 def lock_file(path: Path, home: Path) -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from stillhouse.events import emit, reached
-from stillhouse.files import read_json, write_json
+from stillhouse.files import flush, read_json, write_json
 from stillhouse.keys import content_digest, digest, file_digest
 
 MANIFEST = "manifest.json"
@@ -87,6 +87,15 @@ class Store:
             found = read_json(kept) if kept.is_file() else None
         return found
 
+    def rebuilt_input(self, manifest: Manifest) -> str:
+        """The slot whose artifact was rebuilt, with other content, since `manifest`'s artifact was made of it; or ""."""
+        for slot, items in manifest["inputs"].items():
+            for item in items:
+                now = self.manifest(item["key"])
+                if now is not None and now["content"] != item["content"]:
+                    return slot
+        return ""
+
     def lineage(self, key: str) -> list[Manifest]:
         """Manifests of all ancestors of `key` and its own, inputs before what they feed."""
         found: dict[str, Manifest] = {}
@@ -108,7 +117,7 @@ def publish_directory(built: Path, final: Path, manifest: Manifest, home: Path) 
     """Describe `built` in a manifest, flush everything to the disk, rename to `final`. Atomic."""
     files = {}
     for path in sorted(p for p in built.rglob("*") if p.is_file()):
-        _flush(path)
+        flush(path)
         status = path.stat()
         files[path.relative_to(built).as_posix()] = {
             "sha256": file_digest(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns,
@@ -118,11 +127,11 @@ def publish_directory(built: Path, final: Path, manifest: Manifest, home: Path) 
     manifest["digest"] = digest(manifest)
     reached(home, "store.before-manifest", name=final.name)
     write_json(built / MANIFEST, manifest)
-    _flush(built)
+    flush(built)
     final.parent.mkdir(parents=True, exist_ok=True)
     reached(home, "store.before-rename", name=final.name)
     os.rename(built, final)
-    _flush(final.parent)
+    flush(final.parent)
     reached(home, "store.after-rename", name=final.name)
     _verified[final] = final.stat().st_ino
     return manifest
@@ -165,14 +174,6 @@ def _read_manifest(path: Path) -> Manifest | None:
     except (OSError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def derived_directory(

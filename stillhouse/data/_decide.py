@@ -12,6 +12,8 @@ from stillhouse.data._near import Texts, near_duplicates
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
 SPLIT_NAMES = ("train", "validation", "test")
+BEYOND = "beyond_max_train_rows"
+"""The reason of a sound row that is only not in the training sample."""
 _HELD_OUT = {VALIDATION: (0.8, 0.9), TEST: (0.9, 1.0)}
 _SCALE = float(1 << 64)
 
@@ -181,7 +183,7 @@ def _sample(index: Index, split: np.ndarray, dropped: Counter[str], rules: Rules
     place = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)
     leaves = rows[order[place >= quota[code[order]]]]
     split[leaves] = LEFT_OUT
-    dropped["beyond_max_train_rows"] += len(leaves)
+    dropped[BEYOND] += len(leaves)
 
 
 def _quotas(size: np.ndarray, total: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.data._decide import SPLIT_NAMES, TEST, VALIDATION, Index, Role, Rules, decide
+from stillhouse.data._decide import BEYOND, SPLIT_NAMES, TEST, VALIDATION, Index, Role, Rules, decide
 from stillhouse.data._intake import Preparation, previous_labels, read_all
 from stillhouse.data._report import REASONS, build_report
 from stillhouse.data._spool import label_counts, sorted_rows, text_reader, write_split
@@ -47,7 +47,10 @@ def prepare(job: Job, how: Preparation) -> Metrics:
     _write_info(job, how, labels, report)
     sizes = {f"{name}_rows": len(chosen) for name, chosen in zip(SPLIT_NAMES, rows, strict=True)}
     classes = len(report["classes"]["train"])
-    return {"rows": sum(sizes.values()), **sizes, "dropped": sum(report["dropped"].values()), "classes": classes}
+    unused = report["dropped"].get(BEYOND, 0)  # sound rows, only not in the training sample
+    dropped = sum(report["dropped"].values()) - unused
+    rows = {"rows": sum(sizes.values()), **sizes}
+    return {"classes": classes, "dropped": dropped, "not_sampled": unused, **rows}
 
 
 def _write_info(job: Job, how: Preparation, labels: list[str], report: dict[str, Any]) -> None:

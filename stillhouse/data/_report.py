@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.data._decide import SPLIT_NAMES
+from stillhouse.data._decide import BEYOND, SPLIT_NAMES
 
 REASONS = (
     "malformed",
@@ -18,7 +18,7 @@ REASONS = (
     "duplicate",
     "near_duplicate",
     "near_held_out",
-    "beyond_max_train_rows",
+    BEYOND,
 )
 """Why a row was left out; `near_held_out`: a training row that is near a validation or test row."""
 FEW = 5

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from stillhouse.errors import UserError
-from stillhouse.files import read_json, write_json
+from stillhouse.files import flush, read_json, write_json
 
 Tensors = dict[str, torch.Tensor]
 KEPT = 2
@@ -47,7 +47,7 @@ def save_checkpoint(
         for name, content in contents.items():
             _write(directory / name, content, lambda: reached("train.checkpoint.writing"))
         write_json(directory / MANIFEST, {name: sha256(content).hexdigest() for name, content in contents.items()})
-        _sync_directory(scratch)
+        flush(scratch)
     except OSError as error:
         shutil.rmtree(directory, ignore_errors=True)
         if not is_disk_full(error):
@@ -131,11 +131,3 @@ def _prune(scratch: Path) -> None:
 
 def _checkpoints(scratch: Path) -> list[Path]:
     return sorted(scratch.glob("checkpoint-*"))
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -322,7 +322,7 @@ def test_the_real_tweets_are_prepared_in_seconds(tmp_path):
     print(f"{metrics['rows']:.0f} tweets in {time.process_time() - start:.1f} CPU seconds")
     report = load_info(out)["report"]
     assert report["rows"]["read"] == 38_158
-    assert metrics["rows"] + metrics["dropped"] == 38_158
+    assert metrics["rows"] + metrics["dropped"] + metrics["not_sampled"] == 38_158
     assert load_labels(out) == ["negative", "neutral", "positive"]
     assert 600 < report["dropped"]["duplicate"] < 1_000
     assert report["repaired_lines"] > 1_000

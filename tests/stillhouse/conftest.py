@@ -1,3 +1,5 @@
+"""One thread for tiny models."""
+
 from collections.abc import Iterator
 
 import pytest
