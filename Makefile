@@ -7,11 +7,13 @@ READY := $(VENV)/.ready
 TORCH ?=
 DEMO_HOME ?= .stillhouse
 
-.PHONY: help setup demo test lint format clean lock recipes
+.PHONY: help setup demo test test-faults test-light lint format clean lock recipes
 
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
 	@echo "make test         lint, types, layers and all quick tests"
+	@echo "make test-faults  twenty random kills of whole runs (about 10 minutes)"
+	@echo "make test-light   the demo's model in an environment without torch and stillhouse"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make recipes      the news and entities recipes in full"
 	@echo "make clean        remove the environment, caches and the demo's state"
@@ -34,6 +36,12 @@ demo: setup
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --durations 15
+
+test-faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 tests/end_to_end/test_random_kills.py
+
+test-light: demo
+	DEMO_HOME=$(DEMO_HOME) $(BIN)/python -m pytest -m slow -rP tests/end_to_end/test_light_environment.py
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.environment import has_server
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
 from pipelines.execute import failed, job_spec, save_pinned
@@ -50,6 +51,8 @@ def run_recipe(
 
 def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result:
     """Call the flow from this process; failures come back as the exceptions they were."""
+    if not has_server():
+        listener.note("starting Prefect, half a minute the first time (--local runs without it)")
     session = Session(home, Launcher(home), listener)
     token = SESSION.set(session)
     try:

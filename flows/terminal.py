@@ -77,10 +77,10 @@ class Terminal(Listener):
             shown = "  ".join(f"{key} {figure(value)}" for key, value in list(outcome["metrics"].items())[:4])
             self.console.print(f"  {name:<10} [{STYLES.get(state, '')}]{state:<8}[/]{seconds}  {shown}", soft_wrap=True)
             if outcome.get("warning"):
-                self.note(f"{name} {outcome['warning']}; to make it again: --rebuild {name}")
+                self.console.print(f"  [yellow]{name} {outcome['warning']}; to make it again: --rebuild {name}[/]")
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [yellow]{text}[/]")
+        self.console.print(f"  [dim]{text}[/]")
 
     def close(self) -> None:
         if self.live is not None:

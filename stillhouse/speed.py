@@ -32,19 +32,22 @@ def measure_speed(scorer: Scorer, rows: Sequence[Any], seconds: float = 3.0) -> 
 def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs: int = 5) -> dict[str, float]:
     """Candidate's speed over the baseline's on `rows`: `{"median", "low", "high"}` over interleaved pairs.
 
-    Each pair runs one right after the other, the first of them alternating, so that a slow moment hits both. Before
-    each pass the other runtime's threads get time to stop spinning, and a few rows wake its own. The interval is that
-    of the median from order statistics; with fewer than 8 pairs it is the whole range.
+    Each pair runs one right after the other, the first of them alternating, and the faster one repeats its rows until
+    both take about as long, so that a slow moment hits both alike. Before each turn the other runtime's threads get
+    time to stop spinning, and a few rows wake its own. The interval is that of the median from order statistics; with
+    fewer than 8 pairs it is the whole range.
     """
     if not 5 <= pairs <= MAX_PAIRS:
         raise ValueError(f"pairs must be from 5 to {MAX_PAIRS}, not {pairs}")
-    baseline.score(rows)
-    candidate.score(rows)
+    scorers = (baseline, candidate)
+    warm = [_settled_seconds(scorer, rows, 1) for scorer in scorers]
+    turns = [max(1, round(max(warm) / max(seconds, 1e-9))) for seconds in warm]
     ratios = []
     for pair in range(pairs):
-        order = (baseline, candidate) if pair % 2 == 0 else (candidate, baseline)
-        taken = {id(scorer): _settled_seconds(scorer, rows) for scorer in order}
-        ratios.append(taken[id(baseline)] / taken[id(candidate)])
+        taken = [0.0, 0.0]
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            taken[which] = _settled_seconds(scorers[which], rows, turns[which])
+        ratios.append(taken[0] / taken[1])
     return median_interval(ratios)
 
 
@@ -84,16 +87,18 @@ def _spread(rows: Sequence[Any], count: int) -> list[Any]:
     return [rows[index * len(rows) // count] for index in range(count)]
 
 
-def _settled_seconds(scorer: Scorer, rows: Sequence[Any]) -> float:
+def _settled_seconds(scorer: Scorer, rows: Sequence[Any], turns: int) -> float:
     time.sleep(SETTLE_SECONDS)
     scorer.score(rows[:WAKE_ROWS])
-    return _seconds(scorer, rows)
+    return _seconds(scorer, rows, turns)
 
 
-def _seconds(scorer: Scorer, rows: Sequence[Any]) -> float:
+def _seconds(scorer: Scorer, rows: Sequence[Any], turns: int = 1) -> float:
+    """Of one pass over `rows`, as the mean of `turns` passes."""
     started = time.perf_counter()
-    scorer.score(rows)
-    return time.perf_counter() - started
+    for _ in range(turns):
+        scorer.score(rows)
+    return (time.perf_counter() - started) / turns
 
 
 def _repeat(work: Any, seconds: float, at_least: int) -> list[float]:

@@ -88,7 +88,7 @@ class Store:
         return found
 
     def rebuilt_input(self, manifest: Manifest) -> str:
-        """The slot whose artifact was rebuilt, with other content, since `manifest`'s artifact was made of it; or ""."""
+        """The slot whose artifact was rebuilt with other content after it fed `manifest`'s artifact; else ""."""
         for slot, items in manifest["inputs"].items():
             for item in items:
                 now = self.manifest(item["key"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROLES = {"candidate": "model", "baseline": "baseline", "champion": "champion"}
 """Role in `scores.json` → input slot."""
-_PAIRS = 5
+_PAIRS = 7
 
 
 def compare(settings: "Compare", job: Job) -> Metrics:
@@ -135,9 +135,9 @@ def _add_speed(settings: "Compare", test: TestRows, models: dict[str, Scored], r
     for role, model in models.items():
         report[role]["measured"] = measure_speed(model.scorer, rows, seconds=settings.speed_seconds)
     for role in [name for name in models if name != "candidate"]:
-        # One pass of the slower model takes about `speed_seconds`, however long the texts are.
+        # One pass of the slower model takes about half of `speed_seconds`, however long the texts are.
         pace = min(report[name]["measured"]["texts_per_second"] for name in (role, "candidate"))
-        enough = [test.rows[i] for i in test.sample(max(32, min(1000, int(pace * settings.speed_seconds))))]
+        enough = [test.rows[i] for i in test.sample(max(32, min(1000, int(pace * settings.speed_seconds / 2))))]
         ratio = speed_ratio(models[role].scorer, models["candidate"].scorer, enough, pairs=_PAIRS)
         report["differences"][role]["measured"] = {"speedup": ratio}
 

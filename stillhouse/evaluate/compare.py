@@ -34,7 +34,7 @@ class Compare(Method):
     agreement_rows: int = Field(1000, ge=1)
     """Test rows, at most, that the candidate also scores one by one, to see whether neighbours in a batch matter."""
     speed_seconds: float = Field(3.0, gt=0, le=600)
-    """Seconds of speed measurement for each model; the comparison of two takes about five times as long."""
+    """Seconds of speed measurement for each model; the comparison of two takes about seven times as long."""
 
     def check(self, filled: set[str]) -> None:
         check_names(list(self.business), "business", cost=True)

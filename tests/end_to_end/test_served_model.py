@@ -1,15 +1,9 @@
 """A registered model answers as the gate saw it, in processes where torch, transformers and stillhouse do not exist."""
 
-import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +15,10 @@ from stillhouse.files import read_json
 from tasks import fresh_check, registry
 from tasks.mlflow_home import load_pyfunc, open_client, tracking_uri
 from tasks.register import LARGEST_CHANGE, register, save_served_model
+from tests.end_to_end.model_server import predicted, serving
 from tests.tasks.tiny_release import TEXTS, make_bundle, make_release, swap_labels
 
 BIN = Path(sys.executable).parent
-SERVER_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -55,42 +49,8 @@ def bare_environment(tmp_path: Path, served_home: Path) -> dict[str, str]:
 @pytest.fixture
 def server(tmp_path: Path, bare_environment: dict[str, str]) -> Iterator[str]:
     """The address of `mlflow models serve` with the champion."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/opinions@champion",
-             "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)],
-            env=bare_environment, cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-    try:
-        deadline = time.monotonic() + SERVER_SECONDS
-        while not answers(f"http://127.0.0.1:{port}/ping"):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return response.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-
-
-def predicted(server: str, texts: list[str]) -> list[dict[str, Any]]:
-    body = {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}
-    request = urllib.request.Request(
-        f"{server}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        return json.load(response)["predictions"]
+    with serving(Path(sys.executable), "models:/opinions@champion", bare_environment, tmp_path) as address:
+        yield address
 
 
 def test_a_served_model_answers_as_the_gate_saw(served_home: Path, server: str) -> None:

@@ -40,13 +40,14 @@ def clock(monkeypatch):
 
 def test_the_ratio_is_the_candidates_speed_over_the_baselines(clock):
     calls: list[str] = []
-    slow, fast = Worker(0.012, calls, "slow", clock), Worker(0.003, calls, "fast", clock)
-    ratio = speed_ratio(slow, fast, ["a", "b"], pairs=6)
+    workers = Worker(0.012, calls, "slow", clock), Worker(0.003, calls, "fast", clock)
+    ratio = speed_ratio(*workers, ["a", "b"], pairs=6)
     assert list(ratio.values()) == pytest.approx([4, 4, 4])
-    warm, pairs = calls[:2], [calls[i : i + 4] for i in range(2, len(calls), 4)]
-    assert sorted(warm) == ["fast", "slow"]
-    slow_first = ["slow", "slow", "fast", "fast"]  # each scorer wakes up outside the clock, then its pass is timed
-    assert pairs == [slow_first, slow_first[::-1]] * 3
+    warm, pairs = calls[:4], [calls[i : i + 7] for i in range(4, len(calls), 7)]
+    assert warm == ["slow", "slow", "fast", "fast"]
+    # Each wakes up outside the clock, then the fast one does four passes while the slow one does one.
+    slow, fast = ["slow"] * 2, ["fast"] * 5
+    assert pairs == [slow + fast, fast + slow] * 3
 
 
 def test_the_interval_leaves_out_only_what_the_sample_can_afford():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.hf_trainer import make_trainer
 from stillhouse.models import from_base, tokenizer_json
 from stillhouse.train import _loop
 from stillhouse.train._batches import collate, epoch_order
@@ -19,32 +20,7 @@ EPOCHS, BATCH = 3, 8
 
 
 def trainer_losses(model, batches: list[dict[str, torch.Tensor]], out: Path, settings: Stage) -> list[float]:
-    from transformers import Trainer, TrainingArguments
-
-    class InOrder(Trainer):
-        """Feeds the given batches as they are."""
-
-        def get_train_dataloader(self):
-            return torch.utils.data.DataLoader(batches, batch_size=None, shuffle=False)  # type: ignore[arg-type]
-
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=len(batches),
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=int(np.ceil(len(batches) * settings.warmup_ratio)),
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    trainer = InOrder(model=model, args=arguments)
-    trainer.remove_callback(
-        next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback")
-    )
+    trainer = make_trainer(model, batches, out, settings)
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
