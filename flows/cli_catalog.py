@@ -14,7 +14,7 @@ STARTER = """\
 extends: {base}
 name: {name}
 steps:
-  data: {{with: {{source: {source}, text: {text}, label: {label}{extra}}}}}
+  data: {{with: {{source: {source}{columns}{extra}}}}}
 """
 
 
@@ -92,25 +92,24 @@ def new(
 
     Example: stillhouse new reviews.csv --text body --label stars
     """
-    from pipelines.load import load_recipe
+    from pipelines.load import OF_THE_SOURCE, load_recipe
 
     if not file.exists():
         raise UserError(f"no file {file}", "Name a CSV, TSV, JSONL or Parquet file, or a folder")
-    _check_columns(file, text, label)
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in file.stem).strip("-_") or "own-data"
     path = output or Path(f"{name}.yaml")
     if path.exists():
         raise UserError(f"{path} is there already", "Name another with --output")
     source = json.dumps(_relative(file.resolve(), path.resolve().parent), ensure_ascii=False)
     shipped, _ = load_recipe(base)
-    dropped = [
-        key for key in shipped.steps["data"].settings if key not in ("source", "text", "label", "max_train_rows")
-    ]
-    extra = "".join(f", {key}: null" for key in dropped)
-    content = STARTER.format(
-        base=base, name=name, file=path, source=source, extra=extra,
-        text=json.dumps(text, ensure_ascii=False), label=json.dumps(label, ensure_ascii=False),
-    )  # fmt: skip
+    columns = {}
+    if shipped.steps["data"].uses == "prepare.text":
+        _check_columns(file, text, label)
+        columns = {"text": text, "label": label}
+    kept = {"source", "max_train_rows", *OF_THE_SOURCE, *columns}
+    extra = "".join(f", {key}: null" for key in shipped.steps["data"].settings if key not in kept)
+    said = "".join(f", {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in columns.items())
+    content = STARTER.format(base=base, name=name, file=path, source=source, columns=said, extra=extra)
     path.write_text(content, encoding="utf-8")
     try:
         load_recipe(str(path))

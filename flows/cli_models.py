@@ -1,6 +1,7 @@
 """`predict`, `models`, `promote`, `rollback` and `export`: what came out of the runs."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ def predict(
     if source == "-":
         texts = [line.rstrip("\r\n") for line in sys.stdin]
         results = predict_texts(directory, texts)
-    elif Path(source).is_file():
+    elif os.path.isfile(source):  # pathlib raises for a text that is too long for a name
         summary = predict_file(directory, Path(source), text, output or _default_output(Path(source)))
         print_json(summary) if as_json else print(f"{summary['rows']:,} rows → {summary['output']}")
         return
@@ -70,9 +71,9 @@ def _default_output(path: Path) -> Path:
 
 
 def _model_directory(model: str) -> Path:
-    if (Path(model) / "stillhouse.json").is_file():
+    if os.path.isfile(os.path.join(model, "stillhouse.json")):
         return Path(model)
-    if Path(model).is_dir():
+    if os.path.isdir(model):
         raise UserError(
             f"{model} is not a model directory", "It needs stillhouse.json, as `stillhouse export` writes it"
         )

@@ -46,8 +46,18 @@ def _write(directory: Path, source: Path, text: str, part: Path, suffix: str) ->
         for name, values in _columns(results).items():
             chunk[name] = values
         if suffix == ".parquet":
-            table = pa.Table.from_pandas(chunk, schema=schema, preserve_index=False)
-            schema = table.schema
+            try:
+                table = pa.Table.from_pandas(chunk, schema=schema, preserve_index=False)
+            except pa.ArrowException as error:
+                raise UserError(
+                    f"{source}: a column changes its type after row {rows:,}: {error}", "Write .csv or .jsonl instead"
+                ) from None
+            if schema is None:  # what is empty so far may hold text later
+                fields = [
+                    field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema
+                ]
+                schema = pa.schema(fields)
+                table = table.cast(schema)
             writer = writer or pq.ParquetWriter(part, schema)
             writer.write_table(table)
         elif suffix == ".jsonl":

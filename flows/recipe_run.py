@@ -36,10 +36,11 @@ def _resolve_model(home: Path, store: Store, spec: str) -> Artifact | None:
     key = registry.lineage_key(home, spec)
     if key is None:
         return None
-    manifest = store.manifest(key)
+    manifest, wrong = store.check(key)
     if manifest is None:
         raise UserError(
-            f"registry:{spec} is registered, but its artifact {key[:12]} is not in this store", "Use its home"
+            f"registry:{spec} is registered, but its artifact {key[:12]} is {wrong or 'not in this store'}",
+            "Use its home, or run the recipe that made it again",
         )
     return Artifact(key, manifest["kind"])
 

@@ -23,7 +23,7 @@ from stillhouse.launcher import Launcher
 from tasks.dead_flow_runs import close_dead_flow_runs, process_tag
 from tasks.run_tracker import RunTracker
 from tasks.session import SESSION, Session
-from tasks.steps import task_for
+from tasks.steps import best_effort, task_for
 
 
 @flow(name="run-recipe", flow_run_name="{recipe}", persist_result=False, log_prints=False, validate_parameters=True)
@@ -115,6 +115,12 @@ def _run_steps(plan: Plan, session: Session, rebuild: set[str], tracker: RunTrac
 
 
 def _show(result: Result) -> None:
+    with best_effort():
+        _show_steps(result)
+        _show_verdict(result)
+
+
+def _show_steps(result: Result) -> None:
     rows = [
         {
             "step": step["name"], "method": step["uses"], "state": step["state"], "seconds": step["seconds"],
@@ -123,6 +129,9 @@ def _show(result: Result) -> None:
         for step in result.steps
     ]  # fmt: skip
     create_table_artifact(table=rows, key="results", description=f"Steps of {result.recipe}")
+
+
+def _show_verdict(result: Result) -> None:
     if result.gate is None:
         return
     verdict = "passed" if result.gate["passed"] else "refused"

@@ -1,6 +1,5 @@
 """What a person at the terminal sees: what will run, how far it is, the results, and what to type next."""
 
-import sys
 import threading
 import time
 from typing import Any
@@ -136,7 +135,3 @@ def figure(value: float) -> str:
 
 def size(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
-
-
-def warn(text: str) -> None:
-    print(text, file=sys.stderr)

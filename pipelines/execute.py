@@ -14,6 +14,7 @@ from stillhouse.methods import load_method
 from stillhouse.store import Manifest, Store
 
 MIN_FREE_BYTES = 1 << 30
+BACK_OFF_SECONDS = (1.0, 10.0, 30.0)
 
 
 def job_spec(step: PlannedStep, plan: Plan, home: Path, *, rebuild: bool = False) -> dict[str, Any]:
@@ -53,6 +54,11 @@ def build(spec: dict[str, Any], launcher: Launcher, progress: Progress) -> Outco
     manifest = Store(Path(spec["home"])).hit(spec["key"])
     assert manifest is not None, "the worker said done but published nothing"
     return outcome(spec, manifest, answer["state"], answer["seconds"])
+
+
+def back_off(attempt: int) -> float:
+    """Seconds to wait after failure number `attempt`, from 0."""
+    return BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)]
 
 
 def outcome(spec: dict[str, Any], manifest: Manifest, state: str, seconds: float) -> Outcome:

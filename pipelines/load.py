@@ -1,6 +1,5 @@
 """YAML → Recipe: `extends`, `--set`, and errors that name the file, the key and what is allowed."""
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,12 @@ from stillhouse.methods import load_method
 
 MAX_BYTES = 1_000_000
 MAX_EXTENDS = 10
+MAX_VALUES = 100_000
 STEP_KEYS = ("skip", "seed")
 """What `--set STEP.KEY=VALUE` may set on the step itself; anything else is one of the method's settings."""
+
+
+OF_THE_SOURCE = ("licence", "language")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -58,12 +61,10 @@ def parse_yaml(text: str, name: str) -> Any:
     """Plain data by YAML 1.2 rules; a tag, an anchor bomb or a repeated key is a `UserError`."""
     if len(text) > MAX_BYTES:
         raise UserError(f"{name} is larger than {MAX_BYTES:,} bytes", "A recipe is a page of YAML")
-    if text.count("*") > 100 and text.count("&") > 5:
-        raise UserError(f"{name} uses too many YAML aliases", "Write the values out")
     yaml = YAML(typ="safe", pure=True)
     try:
         value = yaml.load(text)
-        json.dumps(value, default=str)  # an alias to its own parent has no end
+        _count_values(value, [0])
         return value
     except DuplicateKeyError as error:
         raise UserError(f"{name}: {_first_line(error.problem)}", "Keep one of them") from None
@@ -72,8 +73,21 @@ def parse_yaml(text: str, name: str) -> Any:
         where = f" line {mark.line + 1}" if mark else ""
         problem = _first_line(getattr(error, "problem", None) or str(error))
         raise UserError(f"{name}{where}: {problem}", "A recipe is plain YAML without tags") from None
-    except (RecursionError, ValueError) as error:
+    except RecursionError:
+        raise UserError(f"{name}: nested too deep, or circular aliases", "A recipe is plain YAML") from None
+    except ValueError as error:
         raise UserError(f"{name}: {_first_line(str(error))}", "A recipe is plain YAML") from None
+
+
+def _count_values(value: Any, seen: list[int]) -> None:
+    """Stop where aliases multiply the values, or go round in a circle, before anything walks through them."""
+    seen[0] += 1
+    if seen[0] > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES:,} values: aliases that repeat each other")
+    for item in (
+        [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    ):
+        _count_values(item, seen)
 
 
 def _first_line(text: str | None) -> str:
@@ -100,9 +114,23 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     )  # fmt: skip
     base.pop("name", None)  # a recipe for other data is another model
     base.pop("model", None)
-    merged = _merge(base, tree)
-    _anchor_paths(tree, merged, path.parent)
+    for name, step in _steps(tree).items():
+        settings = step.get("with") if isinstance(step, dict) else None
+        if isinstance(settings, dict) and "source" in settings:
+            _forget_source(_steps(base).get(name))
+    _anchor_paths(tree, _merge(base, tree), path.parent)
     return _merge(base, tree)
+
+
+def _steps(tree: dict[str, Any]) -> dict[str, Any]:
+    return tree["steps"] if isinstance(tree.get("steps"), dict) else {}
+
+
+def _forget_source(step: Any) -> None:
+    """Other data: what the recipe says about the licence and language of its own does not hold."""
+    if isinstance(step, dict) and isinstance(step.get("with"), dict):
+        for key in OF_THE_SOURCE:
+            step["with"].pop(key, None)
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -161,6 +189,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise UserError(f'--set {target}: no step "{step_name}"', nearest(step_name, set(steps)))
     step = steps[step_name]
     key, *inner = path.split(".")
+    if not isinstance(step, dict) or not isinstance(step.get("uses"), str):
+        raise UserError(f'--set {target}: the step "{step_name}" has no `uses`', "Mend the recipe first")
     method = load_method(step["uses"])
     if key in STEP_KEYS and key not in method.model_fields:
         step[key] = value
@@ -170,12 +200,19 @@ def _override(tree: dict[str, Any], override: str) -> None:
         return
     if key in method.external and isinstance(value, str):
         value = anchored(value, Path.cwd())
-    settings = step.setdefault("with", {})
-    if settings is None:
-        settings = step["with"] = {}
-    for name in [key, *inner][:-1]:
-        settings = settings.setdefault(name, {})
-    settings[[key, *inner][-1]] = value
+    if key == "source":
+        _forget_source(step)
+    _put(step, ["with", key, *inner], value, target)
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any, target: str) -> None:
+    for name in path[:-1]:
+        if tree.get(name) is None:
+            tree[name] = {}
+        if not isinstance(tree[name], dict):
+            raise UserError(f"--set {target}: {name} is one value, nothing is inside", "Set it as a whole")
+        tree = tree[name]
+    tree[path[-1]] = value
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str]:

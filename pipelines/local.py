@@ -4,13 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.execute import build, failed, find_hit, job_spec
+from pipelines.execute import back_off, build, failed, find_hit, job_spec
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError, WorkerError
 from stillhouse.launcher import Launcher
-
-BACK_OFF_SECONDS = (1.0, 10.0, 30.0)
 
 OnStep = Callable[[Outcome], None]
 
@@ -48,7 +46,7 @@ def _build_with_retries(spec: dict, launcher: Launcher, listener: Listener, retr
         except WorkerError as error:
             if attempt == retries:
                 raise
-            wait = BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)]
+            wait = back_off(attempt)
             listener.note(f"{name}: {error.message}; trying again in {wait:.0f} s (it goes on where it was)")
             time.sleep(wait)
     raise AssertionError("unreachable")

@@ -160,7 +160,10 @@ def _plan_step(name: str, step: Step, context: _Context) -> PlannedStep:
     except ValidationError as error:
         raise UserError(*explain_validation(error, method_class, f"{where}.with")) from None
     inputs = _inputs(step, method_class, where, context)
-    method.check({slot for slot, items in inputs.items() if items} | ({"skip"} if step.skip else set()))
+    try:
+        method.check({slot for slot, items in inputs.items() if items})
+    except UserError as error:
+        raise UserError(f"{where}: {error.message}", error.fix) from None
     seed = context.recipe.seed if step.seed is None else step.seed
     sources = {
         key: resolve_source(getattr(method, key), what, Path.cwd(), context.pinned, context.memo)
@@ -183,6 +186,7 @@ def _plan_step(name: str, step: Step, context: _Context) -> PlannedStep:
     if method.fenced:
         against = context.world.against(context.recipe.registered_name, inputs["model"][0].key)
         parts["against"] = against
+        parts["recipe"] = context.recipe.name  # the model card says it
     key = digest(parts)
     hit, wrong = _look_up(key, method_class, context.world.store)
     return PlannedStep(
@@ -201,6 +205,8 @@ def _inputs(step: Step, method: type[Method], where: str, context: _Context) -> 
         kinds, optional, many = parse_slot(spec)
         refs = step.inputs.get(slot, [])
         refs = [refs] if isinstance(refs, str) else refs
+        if slot == "champion":
+            refs = [one for ref in refs for one in _measured_against(ref, found, context)]
         items = [item for ref in refs if (item := _resolve(ref, optional, f"{where}.inputs.{slot}", context))]
         if not items and not optional:
             raise UserError(f'{where}.inputs: the slot "{slot}" ({spec}) is empty', f"Add inputs: {{{slot}: STEP}}")
@@ -215,6 +221,18 @@ def _inputs(step: Step, method: type[Method], where: str, context: _Context) -> 
         if items:
             found[slot] = items
     return found
+
+
+def _measured_against(ref: str, found: dict[str, list[Artifact]], context: _Context) -> list[str]:
+    """`registry:NAME@champion` as the version that the candidate in slot `model` is measured against, if any.
+
+    Once the candidate is champion itself, that is still the one before it: an unchanged recipe stays a hit.
+    """
+    name, _, alias = ref.removeprefix(REGISTRY).partition("@")
+    if not ref.startswith(REGISTRY) or alias != "champion" or "model" not in found:
+        return [ref]
+    against = context.world.against(name, found["model"][0].key)
+    return [f"{REGISTRY}{name}/{against['version']}"] if against else []
 
 
 def _suggest(kinds: list[str], outputs: dict[str, Artifact]) -> str:

@@ -1,6 +1,6 @@
 """What a recipe may say."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,9 @@ class Step(BaseModel):
     """Leave this step out: dependents read its `model` input instead."""
 
 
+StepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,49}$")]
+
+
 class Recipe(BaseModel):
     """A named graph of steps."""
 
@@ -52,7 +55,7 @@ class Recipe(BaseModel):
     """Name under which the model is registered."""
     seed: int = Field(42, ge=0, lt=2**31)
     """Seed of every step that has none of its own."""
-    steps: dict[str, Step] = Field(min_length=1)
+    steps: dict[StepName, Step] = Field(min_length=1)
     """The graph."""
 
     @property

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import BugError, StillhouseError, UserError, WorkerError
-from stillhouse.files import write_json
 
 GRACE_SECONDS = 5.0
 QUIET = {
@@ -48,16 +47,11 @@ class Launcher:
     def run(self, spec: dict[str, Any], progress: Progress, timeout_seconds: float | None = None) -> dict[str, Any]:
         """Do one job: `{"state": "ran" | "cached", "seconds"}`, or the worker's failure as an exception."""
         with self.turn:
-            job_file = self.home / "store" / "work" / spec["key"] / f"job-{os.getpid()}.json"
-            job_file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(job_file, spec)
             try:
-                return self._talk(self._started(), str(job_file), progress, timeout_seconds)
+                return self._talk(self._started(), json.dumps(spec), progress, timeout_seconds)
             except BaseException:
                 self.close()  # whatever happened, the next job gets a fresh process
                 raise
-            finally:
-                job_file.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the worker: ask by closing its input, insist after some seconds."""
@@ -90,12 +84,12 @@ class Launcher:
         return process
 
     def _talk(
-        self, process: "subprocess.Popen[str]", job_file: str, progress: Progress, timeout_seconds: float | None
+        self, process: "subprocess.Popen[str]", job: str, progress: Progress, timeout_seconds: float | None
     ) -> dict[str, Any]:
-        deadline = time.monotonic() + timeout_seconds if timeout_seconds else None
+        deadline = None  # waiting for another run's lock is not the job's own time
         assert process.stdin
         try:
-            process.stdin.write(job_file + "\n")
+            process.stdin.write(job + "\n")
             process.stdin.flush()
         except OSError:
             raise _lost(process) from None
@@ -109,7 +103,9 @@ class Launcher:
                 ) from None
             if answer is None:
                 raise _lost(process)
-            if answer["event"] == "progress":
+            if answer["event"] == "started":
+                deadline = time.monotonic() + timeout_seconds if timeout_seconds else None
+            elif answer["event"] == "progress":
                 progress(answer["done"], answer["total"], answer["note"])
             elif answer["event"] == "failed":
                 raise ERRORS[answer["type"]](answer["message"], answer["fix"])
@@ -119,9 +115,13 @@ class Launcher:
 
 def _read_answers(process: "subprocess.Popen[str]", answers: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
     assert process.stdout
-    for line in process.stdout:
-        answers.put(json.loads(line))
-    answers.put(None)
+    try:
+        for line in process.stdout:
+            answers.put(json.loads(line))
+    except ValueError:
+        pass  # killed in the middle of a line
+    finally:
+        answers.put(None)
 
 
 def _lost(process: "subprocess.Popen[str]") -> WorkerError:

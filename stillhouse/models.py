@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]
+HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
 HEAD_PARTS = ("pooler", "final_norm")
 """Parts of an encoder that come after its layers: trained with the head, and new where the checkpoint has none."""
 

@@ -4,6 +4,7 @@ Layout under `HOME/store`: `artifacts/KEY/` and `derived/NAME/` (finished), `wor
 aside), `locks/`. A directory counts as finished when its `manifest.json` is there; the manifest is written last.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,10 +52,16 @@ class Store:
         return check_directory(self.path(key))
 
     def hit(self, key: str) -> Manifest | None:
-        """The manifest of a sound artifact; a damaged one is set aside, with an event, and is a miss."""
+        """The manifest of a sound artifact; a damaged one is set aside, with an event, and is a miss.
+
+        A hit is a use: the manifest's time says when the last one was, for `store gc`.
+        """
         manifest, wrong = self.check(key)
         if wrong:
             self.set_aside(self.path(key), wrong)
+        elif manifest is not None:
+            with contextlib.suppress(OSError):  # a home that may only be read
+                os.utime(self.path(key) / MANIFEST)
         return manifest
 
     def publish(self, key: str, manifest: Manifest) -> Manifest:

@@ -52,7 +52,7 @@ def collect_garbage(
     keep = {manifest["key"] for key in full for manifest in store.lineage(key)} | full
     thin = {manifest["key"]: manifest["kind"] for key in light for manifest in store.lineage(key)}
     victims: list[tuple[str, Path]] = [("", path) for path in _children(store.root / "damaged")]
-    victims += [(path.name, path) for path in _children(store.root / "work") if _age(path, now) > DAY_SECONDS]
+    victims += [(path.name, path) for path in _children(store.root / "work") if _age(path, now) > days * DAY_SECONDS]
     for path in _children(store.root / "derived"):
         if _age(path, now) > days * DAY_SECONDS:
             victims.append((f"derived-{digest(path.name)[:24]}", path))

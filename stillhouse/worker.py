@@ -1,7 +1,7 @@
-"""The process that does the heavy work: `python -m stillhouse.worker`, one job file in, one artifact out.
+"""The process that does the heavy work: `python -m stillhouse.worker`, one job in, one artifact out.
 
-It reads job files' names from standard input and answers with JSON lines on what was its standard output. It ends when
-its standard input closes, so it never outlives the run that started it, however that ends.
+It reads jobs as JSON lines from standard input and answers with JSON lines on what was its standard output. It ends
+when its standard input closes, so it never outlives the run that started it, however that ends.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from filelock import Timeout
 from stillhouse.code_digest import code_digests
 from stillhouse.errors import StillhouseError, UserError
 from stillhouse.events import emit, reached
-from stillhouse.files import read_json
+from stillhouse.files import write_text
 from stillhouse.keys import library_versions
 from stillhouse.method import Input, Job, Method, Source
 from stillhouse.methods import load_method
@@ -32,6 +32,8 @@ from stillhouse.store import Manifest, Store, derived_directory
 PROGRESS_SECONDS = 0.2
 
 Answer = Callable[..., None]
+_THREADS: dict[str, int] = {}
+"""Torch's number of threads when this process first met it; a scorer may set another."""
 
 
 def main() -> None:
@@ -47,9 +49,9 @@ def main() -> None:
         channel.flush()
 
     while True:
-        job_file = jobs.get()
+        job = jobs.get()
         try:
-            answer(event="done", **perform(read_json(Path(job_file)), answer))
+            answer(event="done", **perform(json.loads(job), answer))
         except BrokenPipeError:
             os._exit(1)
         except Exception as error:
@@ -96,6 +98,7 @@ def perform(spec: dict[str, Any], answer: Answer) -> dict[str, Any]:
             else contextlib.nullcontext()
         )
         with machine:
+            answer(event="started")
             manifest = _build(store, method, spec, answer)
     return {"state": "ran", "seconds": manifest["measured"]["seconds"]}
 
@@ -119,14 +122,18 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     out, scratch = store.work(key) / "out", store.work(key) / "scratch"
     shutil.rmtree(out, ignore_errors=True)
     if spec.get("rebuild"):
-        shutil.rmtree(scratch, ignore_errors=True)
+        _begin_rebuild(store, key)
     out.mkdir(parents=True)
     scratch.mkdir(exist_ok=True)
     _reset(spec["seed"])
+    _check_code(spec)
     derived: list[str] = []
 
     def derive(kind: str, settings: dict[str, Any], contents: list[str], build: Callable[[Path], None]) -> Path:
-        parts = {"settings": settings, "contents": contents, "code": code_digests(build.__module__)}
+        parts = {
+            "settings": settings, "contents": contents, "code": code_digests(build.__module__),
+            "libraries": library_versions(method.libraries),
+        }  # fmt: skip
         name, path = derived_directory(store, kind, parts, build)
         derived.append(name)
         return path
@@ -143,6 +150,7 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     metrics = method.run(job)
     seconds = time.monotonic() - started
     _check_sources(method, sources)
+    _check_code(spec)
     manifest: Manifest = {
         "key": key, "kind": spec["kind"], "method": spec["method"], "step": spec["step"],
         "recipe": spec["recipe"].get("name"), "settings": spec["settings"], "seed": spec["seed"],
@@ -159,6 +167,25 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     return manifest
 
 
+def _begin_rebuild(store: Store, key: str) -> None:
+    """Throw away what was begun, unless it was begun to replace the artifact that is there now: then go on with it."""
+    replaced = (store.manifest(key) or {}).get("digest", "")
+    mark = store.work(key) / "rebuild-of"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != replaced:
+        shutil.rmtree(store.work(key) / "scratch", ignore_errors=True)
+        store.work(key).mkdir(parents=True, exist_ok=True)
+        write_text(mark, replaced)
+
+
+def _check_code(spec: dict[str, Any]) -> None:
+    """Refuse to publish under a key what other code than the key's computed: modules are imported when first needed."""
+    now = code_digests(load_method(spec["method"]).__module__)
+    planned = spec["parts"]["code"]
+    if now != planned:
+        changed = next(name for name in sorted(now.keys() | planned.keys()) if now.get(name) != planned.get(name))
+        raise UserError(f"the code of {changed} was changed while the run was under way", "Run again")
+
+
 def _reset(seed: int) -> None:
     """The same start for every job, whatever ran before it in this process."""
     random.seed(seed)
@@ -170,6 +197,7 @@ def _reset(seed: int) -> None:
         import torch
 
         torch.manual_seed(seed)
+        torch.set_num_threads(_THREADS.setdefault("torch", torch.get_num_threads()))
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
 

@@ -102,11 +102,13 @@ def resolve(home: Path, spec: str) -> dict[str, Any]:
 
 
 def lineage_key(home: Path, spec: str) -> str | None:
-    """The artifact key that `NAME@ALIAS[/STEP]` means, with or without `registry:`; None when there is no such version.
+    """The artifact key that `NAME@ALIAS[/STEP]` or `NAME/VERSION` means; None when there is no such version.
 
     Without STEP it is the version's model, with STEP the step of that name in the model's lineage.
     """
-    name, _, rest = spec.removeprefix("registry:").partition("@")
+    name, at, rest = spec.partition("@")
+    if not at and "/" in name:
+        return find(read_models(home), name).tags.get(MODEL_KEY)
     alias, _, step = rest.partition("/")
     version = with_alias(read_models(home, name).get(name, []), alias or CHAMPION)
     if version is None:
@@ -171,7 +173,11 @@ def promote(home: Path, name: str, version: int, force: bool = False) -> dict[st
             raise Refused(f'"{name}" version {version} has no passed verdict', "Add --force to promote it all the same")
         if found.rolled_back:
             client.delete_model_version_tag(name, str(version), ROLLED_BACK)
-        make_champion(home, client, ask_models(client, name)[name], found)
+        versions = ask_models(client, name)[name]
+        left = with_alias(versions, CHAMPION)
+        if left is not None and left.version > found.version:  # back by hand: no cached run shall undo it
+            client.set_model_version_tag(name, str(left.version), ROLLED_BACK, str(found.version))
+        make_champion(home, client, versions, found)
         remember(home)
     return {"name": name, "version": found.version, "alias": CHAMPION}
 

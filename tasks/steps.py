@@ -1,20 +1,23 @@
 """Prefect tasks, one a kind of step: how it is retried and shown. What is fresh is the store's business alone."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_logger
 from prefect.states import Completed
 
-from pipelines.execute import build, failed, find_hit
+from pipelines.execute import back_off, build, failed, find_hit
 from stillhouse.errors import StillhouseError, WorkerError
+from stillhouse.methods import METHODS
 from tasks.session import Session, session
 
-KINDS = ("distill", "evaluate", "export", "prepare", "prune", "quantize", "release", "select", "train")
-BACK_OFF_SECONDS = [1.0, 10.0, 30.0]
+KINDS = sorted({name.partition(".")[0] for name in METHODS})
 PROGRESS_SECONDS = 2.0
 
 
@@ -52,17 +55,29 @@ class _Progress:
         if now - self.last < PROGRESS_SECONDS or not total:
             return
         self.last = now
-        share = min(100.0, 100.0 * done / total)
+        with best_effort():
+            self._show(min(100.0, 100.0 * done / total), f"{self.name}: {note}")
+
+    def _show(self, share: float, description: str) -> None:
         if self.artifact is None:
             key = f"progress-{self.name}".lower().replace("_", "-")
-            self.artifact = create_progress_artifact(progress=share, key=key, description=f"{self.name}: {note}")
+            self.artifact = create_progress_artifact(progress=share, key=key, description=description)
         else:
-            update_progress_artifact(self.artifact, progress=share, description=f"{self.name}: {note}")  # type: ignore[arg-type]
+            update_progress_artifact(self.artifact, progress=share, description=description)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def best_effort() -> Iterator[None]:
+    """Around what only decorates a run's page: a server that fails there must not cost a training."""
+    try:
+        yield
+    except Exception as error:
+        get_logger("stillhouse").warning("nothing shown on the run's page: %s", error)
 
 
 def _task_of(kind: str) -> Task[..., Any]:
     return task(
-        name=kind, retries=2, retry_delay_seconds=BACK_OFF_SECONDS[:2], retry_condition_fn=worth_retrying,
+        name=kind, retries=0, retry_condition_fn=worth_retrying,
         cache_policy=NO_CACHE, persist_result=False, log_prints=False, tags=["stillhouse"],
     )(run_step)  # fmt: skip
 
@@ -72,7 +87,7 @@ TASKS: dict[str, Task[..., Any]] = {kind: _task_of(kind) for kind in KINDS}
 
 def task_for(uses: str, name: str, retries: int) -> Task[..., Any]:
     """The task of a method's kind, named after the step."""
-    delays = (BACK_OFF_SECONDS + [BACK_OFF_SECONDS[-1]] * retries)[:retries]
+    delays = [back_off(attempt) for attempt in range(retries)]
     return TASKS[uses.partition(".")[0]].with_options(
         task_run_name=name, retries=retries, retry_delay_seconds=delays or 0
     )

@@ -46,6 +46,8 @@ class Preparation:
     stratified: bool
     notes: Callable[[Counter[str]], list[str]]
     """Warnings of its own, from the counts."""
+    licence: str | None
+    language: str | None
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,10 @@ def _write_info(job: Job, how: Preparation, labels: list[str], report: dict[str,
     write_json(job.out / "labels.json", labels)
     info = {
         "problem": how.problem,
-        "language": None,
+        "language": how.language,
         "columns": how.columns,
         "source": {"name": source.name, "digest": source.digest},
-        "licence": None,
+        "licence": how.licence,
         "report": report,
     }
     write_json(job.out / "data.json", info)

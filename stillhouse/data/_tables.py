@@ -64,12 +64,15 @@ def _delimited(path: Path, form: str, layout: Layout, counts: Counter[str], rows
         records = ([_unquote(field) for field in line.rstrip("\n").split(delimiter)] for line in lines)
     else:
         records = _csv_records(path, lines, delimiter)
-    records = (record for record in records if any(record))
-    header = list(layout.column_names) if layout.column_names else next(records, [])
+    header = (
+        list(layout.column_names) if layout.column_names else next((record for record in records if any(record)), [])
+    )
     header = [name.strip() for name in header]
     _check_header(path, header, delimiter, layout)
     pending: list[list[str]] = []
     for record in records:
+        if _is_blank(record, len(header), layout.keep_all):
+            continue
         if len(record) != len(header):
             if not layout.keep_all:
                 counts["malformed"] += 1
@@ -109,6 +112,13 @@ def _check_header(path: Path, header: list[str], delimiter: str, layout: Layout)
         raise UserError(f"{path} has one column only, {header[0]!r}", f"Set delimiter to {other!r}")
 
 
+def _is_blank(record: list[str], width: int, keep_all: bool) -> bool:
+    """An empty line; where every row counts, not one that says its fields are empty (`""`, `,,`)."""
+    if not keep_all:
+        return not any(record)
+    return not record or (record == [""] and width > 1)
+
+
 def _fit(record: list[str], width: int, delimiter: str) -> list[str]:
     """Pad a short row; a long one most often has an unquoted delimiter in its last column."""
     if len(record) < width:
@@ -129,7 +139,7 @@ def _columns(header: list[str], records: list[list[str]]) -> Batch:
 
 
 def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> Iterator[Batch]:
-    names: dict[str, None] = {}
+    names: dict[str, None] = _field_names(path) if layout.keep_all else {}
     pending: list[dict[str, Any]] = []
     read = 0
     for number, line in enumerate(text_lines(path, counts), 1):
@@ -153,6 +163,19 @@ def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> 
     if read == 0:
         raise UserError(f"{path} is empty", "Write one JSON object on each line")
     yield {name: [record.get(name) for record in pending] for name in names}
+
+
+def _field_names(path: Path) -> dict[str, None]:
+    """All fields of the file in the order of their first use: the batches of one output need the same columns."""
+    names: dict[str, None] = {}
+    for line in text_lines(path, Counter()):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # the pass that reads the rows says so
+        if isinstance(record, dict):
+            names.update(dict.fromkeys(record))
+    return names
 
 
 def _parquet(path: Path, rows: int) -> Iterator[Batch]:

@@ -46,6 +46,10 @@ class Tokens(Method):
     """Drop near-duplicates, so that no held-out sentence has a near copy in training."""
     near_duplicate_threshold: float = Field(default=0.9, ge=0.6, le=1.0)
     """Share of common five-character pieces (Jaccard similarity) from which two sentences are near-duplicates."""
+    licence: str | None = None
+    """Licence of the data, for the model card: an SPDX name such as CC-BY-4.0, or a sentence."""
+    language: str | None = None
+    """Language of the data, for the model card: a code such as en."""
     max_train_rows: int = Field(default=0, ge=0)
     """Train on a sample of this many sentences; 0: all."""
 

@@ -33,6 +33,7 @@ class Logits(TrainingSettings):
     """Weight of the loss against the teachers; the rest is the loss against the data's own labels."""
 
     def check(self, filled: set[str]) -> None:
+        super().check(filled)
         if (self.base is None) == (self.layers is None):
             raise UserError(
                 f"distill.logits has {'neither' if self.base is None else 'both'} of the settings layers and base",

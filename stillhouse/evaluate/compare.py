@@ -16,7 +16,9 @@ class Compare(Method):
 
     slots: ClassVar[dict[str, str]] = {"data": "data", "model": "model", "baseline": "model?", "champion": "model?"}
     output: ClassVar[str] = "scores"
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn")
+    libraries: ClassVar[tuple[str, ...]] = (
+        "torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn", "evaluate", "seqeval",
+    )  # fmt: skip
     measures: ClassVar[bool] = True
     strict: ClassVar[bool] = True
 

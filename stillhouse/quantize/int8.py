@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from stillhouse.evaluate.figures import check_names
 from stillhouse.method import Job, Method, Metrics
 
 
@@ -17,7 +18,7 @@ class Int8(Method):
 
     slots: ClassVar[dict[str, str]] = {"model": "model.onnx", "data": "data", "baseline": "model?"}
     output: ClassVar[str] = "model.onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tokenizers", "torch", "transformers")
 
     accept_loss: float = Field(0.01, ge=0)
     """Largest loss of `metric` on validation, absolute (0.01 is one point), against `baseline`, or the input model."""
@@ -36,6 +37,9 @@ class Int8(Method):
     """Names of graph nodes to leave in 32 bits, as patterns: `/encoder/layer.0/*`."""
     max_rows: int = Field(4000, ge=1)
     """Largest number of validation rows to measure on, evenly spread over the split."""
+
+    def check(self, filled: set[str]) -> None:
+        check_names([self.metric] if self.metric else [], "metric")
 
     def run(self, job: Job) -> Metrics:
         """Fill `job.out` with the accepted model and `rung.json`."""

@@ -86,7 +86,7 @@ def train(training: Training, job: Job) -> Outcome:
             _score(training, tools.model, progress, progress.step / steps_per_epoch)
         job.progress(progress.step, total, f"loss {loss:.3f}")
         if _checkpoint_due(settings, progress.step, saved) and progress.step < total:
-            _save(training, tools, progress, steps_per_epoch, job)
+            _save(training, tools, progress, job)
             saved = time.monotonic()
     _resume.put_weights(training.model, progress.best_weights)
     samples = (progress.step - first) * settings.per_device_train_batch_size
@@ -158,7 +158,7 @@ def _score(training: Training, model: nn.Module, progress: Progress, epoch: floa
 
 def _resume_or_begin(training: Training, tools: _Tools, job: Job) -> Progress:
     found = load_newest(job.scratch, job.reached)
-    if found is None:
+    if found is None or found[1]["inputs"] != _contents(job):  # an input was rebuilt with other content since
         return Progress(best_weights=_resume.take_weights(training.model, training.depths))
     parts, state = found
     _resume.put_weights(training.model, parts["weights"])
@@ -170,13 +170,18 @@ def _resume_or_begin(training: Training, tools: _Tools, job: Job) -> Progress:
     return progress
 
 
+def _contents(job: Job) -> dict[str, list[str]]:
+    """What a checkpoint belongs to: the content of every input."""
+    return {slot: [item.content for item in items] for slot, items in sorted(job.inputs.items())}
+
+
 def _checkpoint_due(settings: TrainingSettings, step: int, saved: float) -> bool:
     if settings.save_steps and step % settings.save_steps == 0:
         return True
     return settings.save_minutes is not None and time.monotonic() - saved >= 60 * settings.save_minutes
 
 
-def _save(training: Training, tools: _Tools, progress: Progress, steps_per_epoch: int, job: Job) -> None:
+def _save(training: Training, tools: _Tools, progress: Progress, job: Job) -> None:
     random_tensors, random_state = _resume.take_random()
     parts = {
         "weights": _resume.take_weights(training.model, training.depths),
@@ -184,10 +189,9 @@ def _save(training: Training, tools: _Tools, progress: Progress, steps_per_epoch
         "random": random_tensors,
         "best": progress.best_weights,
     }
-    epoch, place = divmod(progress.step, steps_per_epoch)
     state = {
         "progress": progress.as_json(),
-        "position": {"epoch": epoch, "batch": place},
+        "inputs": _contents(job),
         "schedule": _resume.take_schedule(tools.schedule),
         "random": random_state,
     }

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from stillhouse.evaluate.figures import check_names
 from stillhouse.method import Method
 
 
@@ -56,3 +57,6 @@ class TrainingSettings(Method):
     """Write a checkpoint every so many steps, for resuming after an interruption."""
     save_minutes: float | None = Field(default=1.0, gt=0)
     """Write a checkpoint when the last one is older than this. The result does not depend on checkpoints."""
+
+    def check(self, filled: set[str]) -> None:
+        check_names([self.metric_for_best_model] if self.metric_for_best_model else [], "metric_for_best_model")

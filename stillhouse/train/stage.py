@@ -34,6 +34,7 @@ class Stage(TrainingSettings):
         return value
 
     def check(self, filled: set[str]) -> None:
+        super().check(filled)
         if (self.base is None) == ("model" not in filled):
             which = "neither the setting base nor" if self.base is None else "both the setting base and"
             raise UserError(

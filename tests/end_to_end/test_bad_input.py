@@ -138,6 +138,11 @@ def test_json_says_the_error_as_an_object(cli):
     assert error["code"] == 2 and "opinion" in error["message"] and "opinions" in error["fix"]
 
 
+def test_a_long_text_is_a_text_not_a_file_name(cli):
+    done = cli("predict", "opinions", "word " * 2000, code=2)
+    one_line(done, 'no model "opinions"')
+
+
 def test_debug_shows_where(cli):
     assert "Traceback" in cli("--debug", "run", "opinion", code=2).stderr
 

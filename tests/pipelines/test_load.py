@@ -74,12 +74,17 @@ def test_overrides_are_parsed_like_the_recipe():
     assert recipe.steps["data"].settings["label"] == "no"
 
 
+BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 40)}]" for n in range(1, 5)]
+"""Four lines that stand for a hundred million values."""
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "says"),
     [
         ("steps: {a: {uses: prepare.text}}\nsteps: {}", [], "duplicate key"),
         ("a: !!python/object/apply:os.system [ls]", [], "tag"),
         ("a: &x [*x]", [], "ircular"),
+        ("\n".join([f"a0: &a0 [{', '.join('x' * 40)}]", *BOMB]), [], "aliases"),
         ("steps: [1, 2", [], "line"),
         ("just text", [], "not a recipe"),
         ("", [], "not a recipe"),
@@ -94,6 +99,9 @@ def test_overrides_are_parsed_like_the_recipe():
         ("extends: opinions", ["ful.seed=1"], 'did you mean "full"'),
         ("extends: opinions", ["full"], "no value"),
         ("extends: opinions", ["sed=1"], "neither"),
+        ("extends: opinions", ["int8.accept_loss.x=1"], "one value"),
+        ("steps: {a: {with: {}}}", ["a.seed=1"], "no `uses`"),
+        ("steps: {a.b: {uses: prepare.text}}", [], "steps"),
         ("extends: opinions", ["seed=abc"], "seed"),
         ("extends: opinions", ["seed=-1"], "seed"),
     ],
@@ -107,3 +115,14 @@ def test_an_unknown_recipe_names_the_nearest():
         load_recipe("opinion")
     with pytest.raises(UserError, match="no recipe file"):
         load_recipe("missing.yaml")
+
+
+def test_what_is_said_about_the_data_of_a_base_does_not_hold_for_other_data(tmp_path):
+    shipped, _ = load_recipe("news")
+    assert "research" in shipped.steps["data"].settings["licence"]
+    own, _ = load_recipe(write(tmp_path, "extends: news\nsteps: {data: {with: {source: mine.csv}}}"))
+    assert not {"licence", "language"} & set(own.steps["data"].settings)
+    said, _ = load_recipe(write(tmp_path, "extends: news\nsteps: {data: {with: {source: mine.csv, licence: CC0-1.0}}}"))
+    assert said.steps["data"].settings["licence"] == "CC0-1.0"
+    other, _ = load_recipe("news", ["data.source=mine.csv"])
+    assert "licence" not in other.steps["data"].settings

@@ -110,7 +110,7 @@ def test_a_hub_base_is_downloaded_at_its_revision_without_code_or_pickles(tmp_pa
     source = Source("hub:a/b", "digest", repository="a/b", revision="0" * 40)
     assert base_directory(source) == base
     assert (asked["repository"], asked["revision"]) == ("a/b", "0" * 40)
-    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.model"]
+    assert asked["allow_patterns"] == ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
 
 
 def test_a_real_encoder_gets_a_head_and_keeps_its_weights(tmp_path):

@@ -153,6 +153,15 @@ def test_promote_by_hand(two_versions: Path) -> None:
     assert not any(v.rolled_back for v in read_models(two_versions)["opinions"])
 
 
+def test_going_back_by_hand_holds_against_cached_runs(two_versions: Path) -> None:
+    registry.promote(two_versions, "opinions", 1)
+    assert aliases(two_versions) == {"champion": 1, "previous": 2}
+    left = next(v for v in read_models(two_versions)["opinions"] if v.version == 2)
+    assert left.rolled_back, "the next unchanged run would promote version 2 again"
+    registry.promote(two_versions, "opinions", 2)
+    assert not any(v.rolled_back for v in read_models(two_versions)["opinions"])
+
+
 def test_a_version_without_a_verdict_needs_force(two_versions: Path) -> None:
     client = open_client(two_versions)
     client.create_model_version("opinions", "file:///elsewhere")
@@ -209,7 +218,8 @@ def test_export_is_whole_or_not_at_all(two_versions: Path, tmp_path: Path) -> No
 
 def test_lineage_names_artifacts(two_versions: Path, tmp_path: Path) -> None:
     data = make_release(tmp_path / "again", seed=1)[2][0]
-    assert registry.lineage_key(two_versions, "registry:opinions@champion") == "model-1"
+    assert registry.lineage_key(two_versions, "opinions@champion") == "model-1"
+    assert registry.lineage_key(two_versions, "opinions/1") == "model-0"
     assert registry.lineage_key(two_versions, "opinions@previous/int8") == "model-0"
     assert registry.lineage_key(two_versions, "opinions@champion/data") == data["key"]
     assert registry.lineage_key(two_versions, "opinions@challenger/int8") is None

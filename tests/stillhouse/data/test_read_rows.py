@@ -24,6 +24,20 @@ def test_predict_gets_one_row_out_for_one_in(tmp_path):
     assert frame["id"].tolist() == ["1", "2", "3", "4", "5"]
 
 
+def test_empty_rows_count_and_empty_lines_do_not(tmp_path):
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text('text\nhello\n""\n\nbye\n')
+    assert read_rows(one, "text")["text"].tolist() == ["hello", "", "bye"]
+    two.write_text("text,id\nhello,1\n,\n\nbye,2\n")
+    assert read_rows(two, "text")["text"].tolist() == ["hello", "", "bye"]
+
+
+def test_a_field_that_appears_late_is_a_column_from_the_start(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n{"text": "c", "late": 1}\n')
+    assert [list(frame.columns) for frame in iter_rows(path, "text", chunk=2)] == [["text", "late"]] * 2
+
+
 def test_a_tsv_file_may_hold_lone_quotation_marks(tmp_path):
     path = tmp_path / "rows.tsv"
     path.write_text('a\ttext\n1\t"lone mark\n2\t"said ""yes"" twice"\n')

@@ -81,6 +81,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path, parts, w
     assert (again.out / "metrics.jsonl").read_bytes() == whole[1]
 
 
+def test_a_checkpoint_of_other_data_is_not_gone_on_with(tmp_path, parts, whole):
+    other = make_data(tmp_path / "other", train=60)
+    reached, _ = kill_at("train.checkpoint", 3)
+    with pytest.raises(Killed):
+        stage().run(make_job(tmp_path, "a", other, parts[0], reached=reached))
+    reached, seen = kill_at("never", 1)
+    job = make_job(tmp_path, "a", parts[1], parts[0], reached=reached)
+    stage().run(job)
+    assert "train.resumed" not in seen
+    assert same(weights(job.out), whole[0])
+
+
 def test_two_newest_checkpoints_and_their_best_weights_are_kept(tmp_path, parts):
     reached, _ = kill_at("train.resumed", 1)
     job = make_job(tmp_path, "a", parts[1], parts[0], reached=reached)
