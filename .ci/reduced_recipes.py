@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WNUT = ROOT.parent / "shared" / "data" / "wnut17"
-FEW = ["data.max_train_rows=240", "full.num_train_epochs=1", "student.num_train_epochs=1"]
+FEW = ["data.max_train_rows=240", "teacher.num_train_epochs=1", "student.num_train_epochs=1"]
 LENIENT = ["release.max_loss=1", "int8.accept_loss=1"]
 """So little training says nothing about quality: what is tried here is that every step runs on the other's output."""
 PLACES = ["Paris", "New York", "Lake Victoria", "Rome", "Addis Ababa", "Lima"]

@@ -51,9 +51,10 @@ def run_recipe(
 
 def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result:
     """Call the flow from this process; failures come back as the exceptions they were."""
+    session = Session(home, Launcher(home), listener)
     if not has_server():
         listener.note("starting Prefect, half a minute the first time (--local runs without it)")
-    session = Session(home, Launcher(home), listener)
+        session.launcher.warm_up(["torch", "transformers.modeling_utils"])
     token = SESSION.set(session)
     try:
         with tags(process_tag()):

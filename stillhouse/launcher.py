@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,17 @@ class Launcher:
             except BaseException:
                 self.close()  # whatever happened, the next job gets a fresh process
                 raise
+
+    def warm_up(self, modules: Sequence[str]) -> None:
+        """Start the worker and have it import `modules`, while this process is busy with something else."""
+        with self.turn:
+            process = self._started()
+            assert process.stdin
+            try:
+                process.stdin.write(json.dumps({"import": list(modules)}) + "\n")
+                process.stdin.flush()
+            except OSError:
+                self.close()  # the first job starts another, and says what is wrong
 
     def close(self) -> None:
         """End the worker: ask by closing its input, insist after some seconds."""

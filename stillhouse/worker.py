@@ -5,6 +5,7 @@ when its standard input closes, so it never outlives the run that started it, ho
 """
 
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -49,13 +50,23 @@ def main() -> None:
         channel.flush()
 
     while True:
-        job = jobs.get()
+        job = json.loads(jobs.get())
+        if "import" in job:
+            _import(job["import"])
+            continue
         try:
-            answer(event="done", **perform(json.loads(job), answer))
+            answer(event="done", **perform(job, answer))
         except BrokenPipeError:
             os._exit(1)
         except Exception as error:
             answer(event="failed", **describe(error))
+
+
+def _import(modules: list[str]) -> None:
+    """Ahead of the first job; what is missing, the step that needs it will say."""
+    for name in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def _read_jobs(jobs: "queue.SimpleQueue[str]") -> None:

@@ -67,8 +67,8 @@ def test_a_path_is_relative_to_the_file_that_says_it(tmp_path):
 
 
 def test_overrides_are_parsed_like_the_recipe():
-    recipe, _ = load_recipe("opinions", ["full.learning_rate=1e-5", "seed=7", "int8.skip=true", "data.label='no'"])
-    assert recipe.steps["full"].settings["learning_rate"] == 1e-5
+    recipe, _ = load_recipe("opinions", ["teacher.learning_rate=1e-5", "seed=7", "int8.skip=true", "data.label='no'"])
+    assert recipe.steps["teacher"].settings["learning_rate"] == 1e-5
     assert recipe.seed == 7
     assert recipe.steps["int8"].skip is True
     assert recipe.steps["data"].settings["label"] == "no"
@@ -96,8 +96,8 @@ BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 40)}]" for n in range(1, 5)]
         ("extends: opinion\nsteps: {}", [], 'did you mean "opinions"'),
         ("extends: mine.yaml", [], "circle"),
         ("name: '../up'\nsteps: {a: {uses: prepare.text}}", [], "name"),
-        ("extends: opinions", ["ful.seed=1"], 'did you mean "full"'),
-        ("extends: opinions", ["full"], "no value"),
+        ("extends: opinions", ["teachr.seed=1"], 'did you mean "teacher"'),
+        ("extends: opinions", ["teacher"], "no value"),
         ("extends: opinions", ["sed=1"], "neither"),
         ("extends: opinions", ["int8.accept_loss.x=1"], "one value"),
         ("steps: {a: {with: {}}}", ["a.seed=1"], "no `uses`"),

@@ -46,19 +46,19 @@ def test_planning_writes_nothing(home, csv):
 
 def test_a_setting_moves_its_step_and_all_after_it(home, csv):
     assert changed(home, csv, "int8.accept_loss=0.5") == {"int8", "scores", "release"}
-    assert changed(home, csv, "full.learning_rate=1e-6") == {
-        "full", "student", "onnx", "int8", "scores", "release"
+    assert changed(home, csv, "teacher.learning_rate=1e-6") == {
+        "teacher", "student", "onnx", "int8", "scores", "release"
     }  # fmt: skip
 
 
 def test_a_default_written_out_moves_nothing(home, csv):
     default = describe_method("train.stage")["settings"]
     value = next(s["default"] for s in default if s["name"] == "weight_decay")
-    assert changed(home, csv, f"full.weight_decay={value}") == set()
+    assert changed(home, csv, f"teacher.weight_decay={value}") == set()
 
 
 def test_resources_and_settings_not_in_the_key_move_nothing(home, csv):
-    assert changed(home, csv, "full.resources.timeout_seconds=5", "full.save_minutes=7") == set()
+    assert changed(home, csv, "teacher.resources.timeout_seconds=5", "teacher.save_minutes=7") == set()
 
 
 def test_the_seed_moves_everything(home, csv):
@@ -186,14 +186,14 @@ def publish(home: Path, made: Plan, name: str) -> None:
 def test_explain_names_what_changed(home, csv):
     made = plan(home, csv)
     store = Store(home)
-    assert explain(made, store)["full"] == "never run before"
+    assert explain(made, store)["teacher"] == "never run before"
     for step in made.steps:
         publish(home, made, step.name)
     assert plan(home, csv).complete
-    reasons = explain(plan(home, csv, "full.learning_rate=1e-6"), store)
+    reasons = explain(plan(home, csv, "teacher.learning_rate=1e-6"), store)
     assert reasons["top"] == "in the store"
-    assert reasons["full"].startswith("setting learning_rate ") and "1e-06" in reasons["full"]
-    assert reasons["student"] == "input teachers (full) changes"
+    assert reasons["teacher"].startswith("setting learning_rate ") and "1e-06" in reasons["teacher"]
+    assert reasons["student"] == "input teachers (teacher) changes"
     csv.write_text(ROWS + "new,no\n")
     assert explain(plan(home, csv), store)["data"] == "source source changed"
 
@@ -211,7 +211,7 @@ def test_explain_names_a_changed_helper(home, csv, monkeypatch):
         return (value + "x" if path.name == "_loop.py" else value), imports
 
     monkeypatch.setattr(code_digest, "_read", edited)
-    assert explain(plan(home, csv), Store(home))["full"].startswith("code stillhouse.train._loop changed")
+    assert explain(plan(home, csv), Store(home))["teacher"].startswith("code stillhouse.train._loop changed")
 
 
 @pytest.mark.parametrize("name", METHODS)
