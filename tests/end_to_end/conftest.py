@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,10 +62,14 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_recipe(tiny_base: Path, tmp_path: Path) -> Path:
-    """The whole chain on 300 made-up rows."""
-    data = tmp_path / "rows.csv"
+    """The whole chain on 400 made-up rows."""
+    return write_tiny_recipe(tmp_path, tiny_base)
+
+
+def write_tiny_recipe(directory: Path, tiny_base: Path) -> Path:
+    data = directory / "rows.csv"
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in made_up_rows(400)))
-    recipe = tmp_path / "tiny.yaml"
+    recipe = directory / "tiny.yaml"
     recipe.write_text(f"""\
 name: tiny
 steps:
@@ -133,3 +138,37 @@ def make_cli(tmp_path: Path) -> Callable[[str], Cli]:
 @pytest.fixture
 def cli(make_cli: Callable[[str], Cli]) -> Cli:
     return make_cli("home")
+
+
+@pytest.fixture(scope="session")
+def home_until(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`home_until(STEP)` is a home where the tiny recipe ran up to that step; made once, to be copied."""
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    made: dict[str, Path] = {}
+
+    def home(step: str) -> Path:
+        if step not in made:
+            directory = tmp_path_factory.mktemp(f"until-{step}")
+            made[step] = directory / "home"
+            Cli(made[step], directory)("run", str(write_tiny_recipe(directory, tiny_base)), "--local", "--until", step)
+        return made[step]
+
+    return home
+
+
+@pytest.fixture
+def cli_with_head(cli: Cli, home_until: Callable[[str], Path]) -> Cli:
+    """A command line in a home where `data` and `head` are done, with an event log that begins here."""
+    return copied(cli, home_until("head"))
+
+
+@pytest.fixture
+def cli_after_run(cli: Cli, home_until: Callable[[str], Path]) -> Cli:
+    """A command line in a home where the tiny recipe ran and its model is champion."""
+    return copied(cli, home_until("release"))
+
+
+def copied(cli: Cli, home: Path) -> Cli:
+    shutil.copytree(home, cli.home)
+    (cli.home / "logs" / "events.jsonl").unlink()
+    return cli

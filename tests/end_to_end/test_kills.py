@@ -41,15 +41,15 @@ def straight(uninterrupted, make_cli, recipe) -> str:
 @pytest.mark.parametrize(
     "point",
     [
-        "store.locked:3", "train.checkpoint:2", "train.checkpoint.writing:6", "store.before-manifest:3",
-        "store.before-rename:3", "store.after-rename:3",
+        "store.locked:1", "train.checkpoint:2", "train.checkpoint.writing:6", "store.before-manifest:1",
+        "store.before-rename:1", "store.after-rename:1",
     ],
 )  # fmt: skip
 def test_a_killed_worker_costs_no_more_than_the_steps_since_its_checkpoint(
-    point, cli, make_cli, tiny_recipe, uninterrupted
+    point, cli_with_head, make_cli, tiny_recipe, uninterrupted
 ):
     """The third step's worker dies; retries are off for it, so the run fails, and the next one goes on."""
-    name = point.partition(":")[0]
+    cli, name = cli_with_head, point.partition(":")[0]
     expected = straight(uninterrupted, make_cli, tiny_recipe)
     first = cli(*arguments(tiny_recipe), fault=point, code=None)
     assert len(cli.events(name)) >= int(point.partition(":")[2] or 1), "the point was never reached"
@@ -67,7 +67,8 @@ def test_a_killed_worker_costs_no_more_than_the_steps_since_its_checkpoint(
         assert not list((cli.home / "store" / "work").iterdir())
 
 
-def test_a_killed_worker_is_replaced_within_the_run(cli, make_cli, tiny_recipe, uninterrupted):
+def test_a_killed_worker_is_replaced_within_the_run(cli_with_head, make_cli, tiny_recipe, uninterrupted):
+    cli = cli_with_head
     expected = straight(uninterrupted, make_cli, tiny_recipe)
     done = cli(*arguments(tiny_recipe), "--set", "full.resources.retries=1", fault="train.checkpoint:2")
     assert "trying again" in done.stderr
@@ -75,7 +76,8 @@ def test_a_killed_worker_is_replaced_within_the_run(cli, make_cli, tiny_recipe, 
     assert content(cli, tiny_recipe) == expected
 
 
-def test_a_killed_run_takes_its_worker_with_it_and_is_resumed(cli, make_cli, tiny_recipe, uninterrupted):
+def test_a_killed_run_takes_its_worker_with_it_and_is_resumed(cli_with_head, make_cli, tiny_recipe, uninterrupted):
+    cli = cli_with_head
     expected = straight(uninterrupted, make_cli, tiny_recipe)
     process = cli.start(*arguments(tiny_recipe), "--set", "full.resources.timeout_seconds=600")
     deadline = time.monotonic() + 120
@@ -94,7 +96,8 @@ def test_a_killed_run_takes_its_worker_with_it_and_is_resumed(cli, make_cli, tin
     assert content(cli, tiny_recipe) == expected
 
 
-def test_ctrl_c_says_how_to_go_on(cli, tiny_recipe):
+def test_ctrl_c_says_how_to_go_on(cli_with_head, tiny_recipe):
+    cli = cli_with_head
     process = cli.start(*arguments(tiny_recipe), start_new_session=True)
     deadline = time.monotonic() + 120
     while not cli.events("train.checkpoint") and time.monotonic() < deadline and process.poll() is None:

@@ -52,9 +52,9 @@ def test_from_rows_to_a_registered_model_and_back(cli, tiny_recipe):
     assert json.loads(alone.stdout.splitlines()[0])["label"] == "bad"
 
 
-def test_what_is_deleted_or_damaged_is_rebuilt(cli, tiny_recipe):
-    recipe = str(tiny_recipe)
-    keys = {step["name"]: step["key"] for step in cli.json("run", recipe, "--local")["steps"]}
+def test_what_is_deleted_or_damaged_is_rebuilt(cli_after_run, tiny_recipe):
+    cli, recipe = cli_after_run, str(tiny_recipe)
+    keys = {step["name"]: step["key"] for step in cli.json("plan", recipe)["steps"]}
     store = Store(cli.home)
     shutil.rmtree(store.path(keys["head"]))
     path = store.path(keys["onnx"]) / "model.onnx"
@@ -68,11 +68,13 @@ def test_what_is_deleted_or_damaged_is_rebuilt(cli, tiny_recipe):
     assert cli.json("store", "verify")["damaged"] == []
 
 
-def test_a_refusal_is_exit_3_also_when_cached_and_moves_nothing(cli, tiny_recipe):
+def test_a_refusal_is_exit_3_also_when_cached_and_moves_nothing(cli_after_run, tiny_recipe):
+    cli = cli_after_run
+    before = cli.json("models")
     arguments = ("run", str(tiny_recipe), "--local", "--set", "release.max_size_mb=0.02")
     for _ in range(2):
         refused = cli.json(*arguments, code=3)
         assert states(refused)["release"] == "refused"
         assert refused["gate"]["passed"] is False and "0.02 MB allowed" in refused["gate"]["reasons"][0]
         assert refused["model"] is None
-    assert cli.json("models") == []
+    assert cli.json("models") == before
