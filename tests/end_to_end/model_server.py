@@ -23,11 +23,12 @@ def serving(python: Path, model_uri: str, environment: dict[str, str], directory
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = directory / "server.log"
+    path = f"{python.parent}{os.pathsep}{environment['PATH']}"  # as in an activated environment: it starts `uvicorn`
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(python), "-m", "mlflow", "models", "serve", "-m", model_uri, "--env-manager", "local",
              "-h", "127.0.0.1", "-p", str(port)],
-            env=environment, cwd=directory, stdout=output, stderr=output, start_new_session=True,
+            env={**environment, "PATH": path}, cwd=directory, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -36,7 +37,8 @@ def serving(python: Path, model_uri: str, environment: dict[str, str], directory
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
