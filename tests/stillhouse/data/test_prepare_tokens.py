@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +11,8 @@ from stillhouse.data.tokens import Tokens
 from stillhouse.errors import UserError
 from stillhouse.method import Input, Job, Source
 from stillhouse.source import DigestMemo, resolve_source
+from tests.shared_data import shared_data
 
-WNUT = Path(__file__).parents[4] / "shared/data/wnut17"
 NAMES = ["Ada", "Bo", "Cy", "Dee", "Eli", "Fay", "Gus", "Hal", "Ivy", "Jo"]
 PLACES = ["Northtown", "Southbay", "Eastham", "Westford", "Midvale"]
 
@@ -192,9 +191,7 @@ def test_a_hub_data_set_in_the_cache_needs_no_network(tmp_path, monkeypatch):
 
 
 def test_the_three_files_of_wnut17_keep_their_splits(tmp_path):
-    if not WNUT.is_dir():
-        pytest.skip("needs ../shared/data/wnut17")
-    out, metrics = prepare(tmp_path, WNUT)
+    out, metrics = prepare(tmp_path, shared_data("wnut17"))
     assert metrics["test_rows"] == 1287
     assert 980 < metrics["validation_rows"] <= 1009
     assert 3200 < metrics["train_rows"] < 3394
