@@ -66,6 +66,12 @@ def tiny_recipe(tiny_base: Path, tmp_path: Path) -> Path:
     return write_tiny_recipe(tmp_path, tiny_base)
 
 
+@pytest.fixture(scope="session")
+def shared_recipe(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, once for all tests: an artifact of data says where its rows came from."""
+    return write_tiny_recipe(tmp_path_factory.mktemp("shared"), tiny_base)
+
+
 def write_tiny_recipe(directory: Path, tiny_base: Path) -> Path:
     data = directory / "rows.csv"
     data.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in made_up_rows(400)))

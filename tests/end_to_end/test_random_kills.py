@@ -79,9 +79,9 @@ def kill_somewhere(cli, arguments: list[str], rng: random.Random, last: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(seed, make_cli, tiny_recipe, undisturbed):
+def test_killed_again_and_again_a_run_ends_as_if_nothing_had_been(seed, make_cli, shared_recipe, undisturbed):
     """Each kill falls into its own part of the run, from where the last one left it."""
-    rng, arguments = random.Random(seed), run_arguments(tiny_recipe)
+    rng, arguments = random.Random(seed), run_arguments(shared_recipe)
     if not undisturbed:
         undisturbed.update(outcome(make_cli("undisturbed"), arguments))
     killed: list[str] = []
