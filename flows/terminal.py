@@ -14,7 +14,7 @@ from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 
 PLAIN_SECONDS = 10.0
-STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "skipped": "dim", "refused": "bold yellow"}
+STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "refused": "bold yellow"}
 
 
 class Terminal(Listener):

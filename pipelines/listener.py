@@ -5,7 +5,7 @@ from typing import Any
 from pipelines.plan import Plan
 
 Outcome = dict[str, Any]
-"""`{"name", "uses", "key", "state": "ran|cached|failed|skipped|refused", "seconds", "metrics"}`."""
+"""`{"name", "uses", "key", "state": "ran|cached|failed|refused", "seconds", "metrics"}`."""
 
 
 class Listener:

@@ -9,15 +9,10 @@ FLAGS = ("amx_int8", "asimddp", "avx2", "avx512_bf16", "avx512_vnni", "avx512f",
 """Instruction sets that decide how fast fp32, bf16 and int8 are (x86 and ARM names as Linux spells them)."""
 
 
-def default_threads() -> int:
-    """Cores this process may use: its CPU affinity, and the quota of its container if that is less."""
-    from stillhouse.scoring import default_threads as threads
-
-    return threads()
-
-
 def fingerprint() -> dict[str, Any]:
     """`{"cpu", "flags", "cores", "threads"}`: equal where speeds can be compared."""
+    from stillhouse.scoring import default_threads
+
     fields = _cpuinfo()
     present = set((fields.get("flags") or fields.get("Features") or "").split())
     return {

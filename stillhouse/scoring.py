@@ -9,13 +9,15 @@ import math
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Feed = dict[str, np.ndarray]
+Form = Literal["NFC", "NFKC"] | None
 Forward = Callable[[Feed, str], np.ndarray]
 """`forward({"input_ids", "attention_mask", "token_type_ids"} [batch, length], "logits" | "pooled") -> float32`."""
 
@@ -24,6 +26,9 @@ TOKENS_PER_BATCH = 1024
 ROWS_AT_ONCE = 8192
 """Rows that are tokenized and sorted together; bounds the memory for inputs of any size."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+)
 _WORDS = re.compile(r"\w+|[^\w\s]")
 
 
@@ -37,12 +42,29 @@ def default_threads() -> int:
         return cores
 
 
-def clean(text: Any) -> str:
-    """`text` as the tokenizer can take it: a missing value is empty, a lone surrogate is U+FFFD; offsets stay."""
-    if text is None or (isinstance(text, float) and math.isnan(text)):
-        return ""
-    text = str(text)
+def as_text(value: Any) -> str:
+    """A cell as a text; a missing value is empty."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def clean(value: Any) -> str:
+    """A cell as a text that any tokenizer takes and whose offsets stay: half a surrogate pair is U+FFFD."""
+    text = as_text(value)
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def normal(value: Any, form: Form) -> str:
+    """A cell as a text in the form of the training texts: the rules of data preparation, stated again here.
+
+    Again, because this file must work without any other; a test compares the two.
+    """
+    text = as_text(value)
+    if not text.isascii():
+        if _SURROGATES.search(text):
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if form:
+            text = unicodedata.normalize(form, text)
+    return " ".join(_INVISIBLE.sub("", text).split())
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -85,6 +107,7 @@ class TextScorer:
         self.labels: list[str] = about["labels"]
         self.max_length: int = about["max_length"]
         self.thresholds: dict[str, float] | None = about.get("thresholds")
+        self.normalize: Form = about.get("normalize")
         self.hidden = hidden
         self.forward = forward
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -122,15 +145,15 @@ class TextScorer:
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
         """Each text's label and probabilities, or its entities with character offsets."""
-        cleaned = [clean(text) for text in texts]
         if self.problem == "token-classification":
+            cleaned = [clean(text) for text in texts]
             found = [list(_WORDS.finditer(text)) for text in cleaned]
             scores = self.score([[word.group() for word in words] for words in found])
             return [
                 {"entities": self._entities(text, words, logits)}
                 for text, words, logits in zip(cleaned, found, scores, strict=True)
             ]
-        probabilities = softmax(self.score(cleaned))
+        probabilities = softmax(self.score(texts))
         chosen = choose(probabilities, self.labels, self.thresholds)
         return [
             {"label": self.labels[label], "probabilities": dict(zip(self.labels, map(float, row), strict=True))}
@@ -150,7 +173,7 @@ class TextScorer:
 
     def _texts(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[list[int]]]]:
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            texts = [clean(text) for text in rows[start : start + ROWS_AT_ONCE]]
+            texts = [normal(text, self.normalize) for text in rows[start : start + ROWS_AT_ONCE]]
             yield start, [piece.ids or [self._pad] for piece in self._tokenizer.encode_batch_fast(texts)]
 
     def _score_words(self, rows: Sequence[Any]) -> list[np.ndarray]:
@@ -169,7 +192,7 @@ class TextScorer:
     def _windows(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[tuple[int, int, list[int], dict[int, int]]]]]:
         """Chunks of (row, its first word, token ids, {word: position of its first token}); no window overlaps."""
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            chunk = [[clean(word) for word in words] for words in rows[start : start + ROWS_AT_ONCE]]
+            chunk = [[normal(word, self.normalize) for word in words] for words in rows[start : start + ROWS_AT_ONCE]]
             whole = self._tokenizer.encode_batch(chunk, is_pretokenized=True)
             spans: list[tuple[int, int, Any]] = []
             for row, encoding in enumerate(whole):

@@ -58,7 +58,7 @@ class Store:
         """
         manifest, wrong = self.check(key)
         if wrong:
-            self.set_aside(self.path(key), wrong)
+            self.set_aside_damaged(self.path(key), wrong)
         elif manifest is not None:
             with contextlib.suppress(OSError):  # a home that may only be read
                 os.utime(self.path(key) / MANIFEST)
@@ -71,14 +71,33 @@ class Store:
         return manifest
 
     def set_aside(self, path: Path, why: str) -> None:
-        """Move a damaged directory out of the way; two processes may try at once."""
+        """Move a directory out of the way, whatever is in it; the caller holds its lock."""
+        aside = self._move_aside(path)
+        if aside is not None:
+            emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
+
+    def set_aside_damaged(self, path: Path, why: str) -> None:
+        """Move a directory that was found damaged out of the way, without a lock.
+
+        Of two processes that find the same damage, the slower one may move what the other has rebuilt in the
+        meantime: what proves sound goes back.
+        """
+        aside = self._move_aside(path)
+        if aside is None:
+            return
+        if check_directory(aside)[0] is not None and not path.exists():
+            os.rename(aside, path)
+            return
+        emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
+
+    def _move_aside(self, path: Path) -> Path | None:
         aside = self.root / "damaged" / f"{path.name[:40]}-{time.time_ns()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.replace(path, aside)
-        except FileNotFoundError:
-            return
-        emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
+        except FileNotFoundError:  # another process was first
+            return None
+        return aside
 
     def list_keys(self) -> Iterator[str]:
         """Keys of all finished artifacts, the newest first."""

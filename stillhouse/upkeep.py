@@ -24,7 +24,7 @@ def verify_all(store: Store) -> dict[str, Any]:
             checked += 1
             _, wrong = check_directory(path, full=True)
             if wrong:
-                store.set_aside(path, wrong)
+                store.set_aside_damaged(path, wrong)
                 damaged.append({"name": path.name, "kind": group, "why": wrong})
     return {"checked": checked, "damaged": damaged}
 
@@ -51,14 +51,15 @@ def collect_garbage(
     now = time.time()
     keep = {manifest["key"] for key in full for manifest in store.lineage(key)} | full
     thin = {manifest["key"]: manifest["kind"] for key in light for manifest in store.lineage(key)}
+    oldest = now - days * DAY_SECONDS
     victims: list[tuple[str, Path]] = [("", path) for path in _children(store.root / "damaged")]
-    victims += [(path.name, path) for path in _children(store.root / "work") if _age(path, now) > days * DAY_SECONDS]
+    victims += [(path.name, path) for path in _children(store.root / "work") if _last_use(path) < oldest]
     for path in _children(store.root / "derived"):
-        if _age(path, now) > days * DAY_SECONDS:
+        if _last_use(path) < oldest:
             victims.append((f"derived-{digest(path.name)[:24]}", path))
     thinned: list[Path] = []
     for path in _children(store.root / "artifacts"):
-        if path.name in keep or _age(path / MANIFEST, now) <= days * DAY_SECONDS:
+        if path.name in keep or _last_use(path) >= oldest:
             continue
         if path.name not in thin:
             victims.append((path.name, path))
@@ -66,18 +67,23 @@ def collect_garbage(
             thinned.append(path)
     sizes = {path: size_of(path) for _, path in victims}
     sizes |= {path: size_of(path) for path in thinned}
-    removed = [path for lock, path in victims if dry_run or _remove(store, lock, path)]
-    removed += [path for path in thinned if dry_run or _thin(store, path)]
+    removed = [path for lock, path in victims if dry_run or _remove(store, lock, path, oldest)]
+    removed += [path for path in thinned if dry_run or _thin(store, path, oldest)]
     return {"removed": [path.name for path in removed], "bytes": sum(sizes[path] for path in removed)}
 
 
-def _remove(store: Store, lock_name: str, path: Path) -> bool:
-    """Move out of sight, then delete, so that a kill in between leaves no half artifact; False when it is in use."""
+def _remove(store: Store, lock_name: str, path: Path, oldest: float) -> bool:
+    """Move out of sight, then delete, so that a kill in between leaves no half artifact; False when it is in use.
+
+    In use: somebody builds it, or has used it since it was chosen for removal.
+    """
     if not lock_name:
         shutil.rmtree(path, ignore_errors=True)
         return True
     try:
         with store.lock(lock_name).acquire(timeout=0):
+            if _last_use(path) >= oldest:
+                return False
             aside = store.root / "damaged" / f"removed-{path.name[:40]}-{time.time_ns()}"
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)
@@ -87,7 +93,7 @@ def _remove(store: Store, lock_name: str, path: Path) -> bool:
     return True
 
 
-def _thin(store: Store, path: Path) -> bool:
+def _thin(store: Store, path: Path, oldest: float) -> bool:
     """Keep the manifest, so that an old release still knows what it was made of; remove the rest."""
     manifest = store.manifest(path.name)
     if manifest is None:
@@ -95,18 +101,17 @@ def _thin(store: Store, path: Path) -> bool:
     kept = store.root / "manifests" / f"{path.name}.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     write_json(kept, manifest)
-    return _remove(store, path.name, path)
+    return _remove(store, path.name, path, oldest)
 
 
 def _children(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
-def _age(path: Path, now: float) -> float:
-    try:
-        return now - path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _last_use(path: Path) -> float:
+    """When a directory was made or last used; seconds since the epoch. A hit touches the manifest or the directory."""
+    times = [each.stat().st_mtime for each in (path, path / MANIFEST) if each.exists()]
+    return max(times, default=time.time())
 
 
 def size_of(path: Path) -> int:

@@ -10,6 +10,8 @@ from stillhouse.errors import UserError
 
 _MARK = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_WRONG = re.compile("[\udc80-\udcff]")
+"""What the error handler `surrogateescape` makes of bytes that are no UTF-8; no sound byte becomes one of these."""
 _PACKED = {
     b"\x1f\x8b": "gzip",
     b"PK\x03\x04": "zip (or a spreadsheet)",
@@ -73,15 +75,10 @@ def _decode(raw: bytes, counts: Counter[str]) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         counts["repaired_lines"] += 1
-    pieces = []
-    while raw:
-        try:
-            pieces.append(raw.decode())
-            break
-        except UnicodeDecodeError as error:
-            # Only the wrong bytes: their neighbours may be good UTF-8.
-            wrong = raw[error.start : error.end]
-            pieces += [raw[: error.start].decode(), wrong.decode("cp1252", "replace")]
-            counts["repaired_bytes"] += len(wrong)
-            raw = raw[error.end :]
-    return "".join(pieces)
+    # Only the wrong bytes: their neighbours may be good UTF-8.
+    text, repaired = _WRONG.subn(
+        lambda found: bytes([ord(found.group()) - 0xDC00]).decode("cp1252", "replace"),
+        raw.decode(errors="surrogateescape"),
+    )
+    counts["repaired_bytes"] += repaired
+    return text

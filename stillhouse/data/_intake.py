@@ -46,6 +46,8 @@ class Preparation:
     stratified: bool
     notes: Callable[[Counter[str]], list[str]]
     """Warnings of its own, from the counts."""
+    normalize: str | None
+    """Unicode form of the texts; travels with every model trained on them."""
     licence: str | None
     language: str | None
 

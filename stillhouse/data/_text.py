@@ -40,6 +40,7 @@ def text_preparation(settings: Text) -> Preparation:
         max_train_rows=settings.max_train_rows,
         stratified=True,
         notes=partial(_notes, settings),
+        normalize=settings.normalize,
         licence=settings.licence,
         language=settings.language,
     )

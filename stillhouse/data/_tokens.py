@@ -41,6 +41,7 @@ def token_preparation(settings: Tokens) -> Preparation:
         max_train_rows=settings.max_train_rows,
         stratified=False,
         notes=_notes,
+        normalize=settings.normalize,
         licence=settings.licence,
         language=settings.language,
     )

@@ -46,9 +46,3 @@ def iter_rows(path: Path, text: str, chunk: int = 10_000, layout: Layout | None 
     for batch in chain([first], batches):
         if batch[text] or batch is first:
             yield pd.DataFrame({**batch, text: [as_text(value) or "" for value in batch[text]]})
-
-
-def read_rows(path: Path, text: str) -> pd.DataFrame:
-    """All rows of a file at once, as `iter_rows` reads them."""
-    frames = list(iter_rows(path, text))
-    return pd.concat(frames, ignore_index=True)

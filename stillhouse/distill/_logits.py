@@ -85,7 +85,7 @@ def distillation_loss(
 
 def _check_teachers(job: Job) -> list[dict[str, Any]]:
     """`stillhouse.json` of every teacher: all do the data's task, with one tokenizer."""
-    problem, labels = data_description(job)
+    problem, labels, _ = data_description(job)
     infos = [read_info(teacher.path) for teacher in job.inputs["teachers"]]
     first = tokenizer_json(job.inputs["teachers"][0].path)
     for number, (teacher, info) in enumerate(zip(job.inputs["teachers"], infos, strict=True), start=1):
@@ -107,7 +107,8 @@ def _student(settings: Logits, job: Job, info: dict[str, Any]) -> Candidate:
     model = load_model(teacher, settings.dropout)
     keep_layers(model, kept_layers(settings.layers, len(encoder_layers(model)[1])))
     length = input_length(settings.max_length, info["max_length"], model)
-    return Candidate(model, teacher, {**info, "max_length": length, "thresholds": None})
+    normalize = data_description(job)[2]
+    return Candidate(model, teacher, {**info, "normalize": normalize, "max_length": length, "thresholds": None})
 
 
 def kept_layers(asked: int | list[int], available: int) -> list[int]:

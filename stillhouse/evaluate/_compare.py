@@ -43,7 +43,7 @@ def compare(settings: "Compare", job: Job) -> Metrics:
     for role, slot in ROLES.items():
         if job.has(slot):
             tell(f"scoring {len(test.rows):,} test rows with the {role}")
-            models[role] = score_model(role, job.path(slot), test)
+            models[role] = score_model(role, job.inputs[slot][0], test, job)
     tell("references")
     report: dict[str, Any] = {
         "problem": test.problem, "split": "test", "rows": len(test.rows),

@@ -12,6 +12,7 @@ from stillhouse.data.read import load_info, load_labels, load_split
 from stillhouse.errors import UserError, nearest
 from stillhouse.evaluate._references import UNKNOWN
 from stillhouse.evaluate.rows import rows_of
+from stillhouse.method import Input, Job
 from stillhouse.metrics import probabilities
 from stillhouse.problems import find_problem
 from stillhouse.scorer import load_scorer
@@ -56,15 +57,25 @@ def read_test(directory: Path) -> TestRows:
     return TestRows(problem, labels, frame, *rows_of(problem, frame))
 
 
-def score_model(role: str, path: Path, test: TestRows) -> Scored:
-    """Score all test rows with the model in `path`, in one call."""
-    scorer = load_scorer(path)
+def score_model(role: str, model: Input, test: TestRows, job: Job) -> Scored:
+    """Logits of all test rows, scored in one call; derived data, so that each model does it once for each data set."""
+    scorer = load_scorer(model.path)
     if scorer.problem != test.problem:
         raise UserError(
             f"the {role} is a {scorer.problem} model, but the data is for {test.problem}", "connect matching steps"
         )
-    logits = scorer.score(test.rows)
-    return Scored(role, path, scorer, align(role, logits, scorer.labels, test.labels))
+
+    def build(directory: Path) -> None:
+        scores = scorer.score(test.rows)
+        flat = np.concatenate(scores) if isinstance(scores, list) else scores
+        np.save(directory / "logits.npy", flat.astype(np.float32), allow_pickle=False)
+
+    contents = [model.content, job.inputs["data"][0].content]
+    directory = job.derived("test-logits", {}, contents, build)
+    logits = np.load(directory / "logits.npy", allow_pickle=False)
+    if find_problem(test.problem).unit == "word":
+        logits = np.split(logits, np.cumsum([len(words) for words in test.rows])[:-1])
+    return Scored(role, model.path, scorer, align(role, logits, scorer.labels, test.labels))
 
 
 def align(role: str, logits: Any, known: list[str], wanted: list[str]) -> Any:

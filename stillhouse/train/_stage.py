@@ -101,13 +101,13 @@ def tokenize(settings: TrainingSettings, job: Job, candidate: Candidate) -> Toke
     return tokenize_data(job, info["problem"], tokenizer, info["max_length"], settings.max_eval_samples)
 
 
-def data_description(job: Job) -> tuple[str, list[str]]:
-    """Problem and labels of the data in slot `data`."""
+def data_description(job: Job) -> tuple[str, list[str], str | None]:
+    """Problem, labels and Unicode form of the data in slot `data`."""
     from stillhouse.data.read import load_info, load_labels
 
-    problem = load_info(job.path("data"))["problem"]
-    find_problem(problem)
-    return problem, load_labels(job.path("data"))
+    info = load_info(job.path("data"))
+    find_problem(info["problem"])
+    return info["problem"], load_labels(job.path("data")), info["normalize"]
 
 
 def check_same_task(info: dict[str, Any], name: str, problem: str, labels: list[str]) -> None:
@@ -131,11 +131,14 @@ def input_length(asked: int | None, given: int | None, model: "PreTrainedModel")
     return length if limit is None else min(length, limit)
 
 
-def description(problem: str, labels: list[str], length: int, base: str, licence: str | None) -> dict[str, Any]:
+def description(
+    problem: str, labels: list[str], normalize: str | None, length: int, base: str, licence: str | None
+) -> dict[str, Any]:
     """The content of `stillhouse.json`."""
     return {
         "problem": problem,
         "labels": labels,
+        "normalize": normalize,
         "max_length": length,
         "thresholds": None,
         "base": base,
@@ -145,24 +148,27 @@ def description(problem: str, labels: list[str], length: int, base: str, licence
 
 def new_candidate(settings: TrainingSettings, job: Job, given_length: int | None = None) -> Candidate:
     """The job's `base` with a new head."""
-    problem, labels = data_description(job)
+    problem, labels, normalize = data_description(job)
     source = job.sources["base"]
     directory = base_directory(source)
     model = from_base(directory, problem, labels, job.seed, settings.dropout)
     length = input_length(settings.max_length, given_length, model)
-    return Candidate(model, directory, description(problem, labels, length, source.name, licence_of(directory)))
+    return Candidate(
+        model, directory, description(problem, labels, normalize, length, source.name, licence_of(directory))
+    )
 
 
 def _candidate(stage: Stage, job: Job) -> Candidate:
     if not job.has("model"):
         return new_candidate(stage, job)
-    problem, labels = data_description(job)
+    problem, labels, normalize = data_description(job)
     directory = job.path("model")
     info = read_info(directory)
     check_same_task(info, "the input model", problem, labels)
     model = load_model(directory, stage.dropout)
     length = input_length(stage.max_length, info["max_length"], model)
-    return Candidate(model, directory, {**info, "max_length": length, "thresholds": None})
+    changed = {"normalize": normalize, "max_length": length, "thresholds": None}
+    return Candidate(model, directory, {**info, **changed})
 
 
 def _figures(

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 from stillhouse import machine
-from stillhouse.machine import default_threads, fingerprint
+from stillhouse.machine import fingerprint
+from stillhouse.scoring import default_threads
 
 
 def test_the_fingerprint_is_stable_and_small():

@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import stillhouse.scoring as scoring
+from stillhouse.data._clean import clean_text
 from stillhouse.errors import UserError
 from stillhouse.scorer import load_scorer
-from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, plan_batches
+from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, normal, plan_batches
 from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_model
 from tests.stillhouse.train.tiny_training import text_rows, word_rows
 
@@ -77,6 +80,27 @@ def test_nothing_to_score_keeps_the_shapes(texts, words):
 
 def test_missing_texts_are_empty_and_surrogates_keep_offsets():
     assert [clean(value) for value in (None, float("nan"), "a\ud800b", 7)] == ["", "", "a\ufffdb", "7"]
+
+
+@given(
+    text=st.text(st.characters(codec=None) | st.sampled_from("\ud83d\ude00\u200b\u0301e\ufb01 \t\xad"), max_size=30),
+    form=st.sampled_from(["NFC", "NFKC", None]),
+)
+def test_serving_sees_texts_in_the_form_in_which_training_saw_them(text, form):
+    assert normal(text, form) == clean_text(text, form)
+
+
+def test_the_form_of_the_training_texts_comes_with_the_model(texts, tmp_path):
+    directory = shutil.copytree(texts[1], tmp_path / "model")
+    info = json.loads((directory / "stillhouse.json").read_text())
+    rows = ["good\u200b  day", "\uff47ood day", "good day"]
+    scores = {}
+    for form in ("NFC", "NFKC"):
+        (directory / "stillhouse.json").write_text(json.dumps({**info, "normalize": form}))
+        scores[form] = [load_scorer(directory).score([row])[0].tolist() for row in rows]
+    hidden, wide, plain = scores["NFC"]
+    assert hidden == plain != wide
+    assert scores["NFKC"] == [plain] * 3
 
 
 def test_every_word_gets_the_scores_of_its_first_token(words):

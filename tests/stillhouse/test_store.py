@@ -64,6 +64,14 @@ def test_one_flipped_bit_is_found_set_aside_and_a_miss(home, name):
     assert '"store.damaged"' in (home / "logs" / "events.jsonl").read_text()
 
 
+def test_what_another_process_rebuilt_in_the_meantime_is_put_back(home):
+    store = Store(home)
+    published = publish(store)
+    store.set_aside_damaged(store.path(KEY), "was changed")  # seen before the other process rebuilt it
+    assert store.hit(KEY) == published
+    assert not list((store.root / "damaged").iterdir())
+
+
 def test_every_bit_of_a_small_artifact_matters(home):
     store = Store(home)
     publish(store, text="ab")

@@ -36,7 +36,7 @@ def make_rows(directory: Path, problem: str = TEXTS, count: int = 80) -> Path:
     for split in ("train", "validation"):
         frame.to_parquet(out / f"{split}.parquet")
     write_json(out / "labels.json", LABELS if problem == TEXTS else TAGS)
-    write_json(out / "data.json", {"problem": problem})
+    write_json(out / "data.json", {"problem": problem, "normalize": "NFC"})
     return out
 
 

@@ -1,12 +1,18 @@
 """Files to be predicted: every row, in order, in batches of bounded size."""
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from stillhouse.data._tables import Layout
-from stillhouse.data.read import iter_rows, read_rows
+from stillhouse.data.read import iter_rows
 from stillhouse.errors import UserError
+
+
+def read_rows(path: Path, text: str) -> pd.DataFrame:
+    return pd.concat(list(iter_rows(path, text)), ignore_index=True)
 
 
 def test_batches_hold_no_more_rows_than_asked(tmp_path):

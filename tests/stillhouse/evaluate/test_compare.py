@@ -117,6 +117,17 @@ def test_only_measured_values_differ_in_a_second_run(tmp_path, compared, monkeyp
     assert not fits  # the linear reference is derived data: fitted once
 
 
+def test_scores_of_the_test_rows_are_derived_data(tmp_path, compared):
+    """On another machine, or against another baseline, a model is not scored again: only speed is measured."""
+    kept = sorted((tmp_path / "derived").glob("test-logits-*/logits.npy"))
+    assert len(kept) == 2
+    for path in kept:
+        np.save(path, np.zeros_like(np.load(path)))
+    job = make_job(tmp_path, "again", **{slot: items[0] for slot, items in compared["job"].inputs.items()})
+    Compare(**QUICK).run(job)
+    assert read_json(job.out / "scores.json")["candidate"]["metrics"]["roc_auc"] == 0.5
+
+
 def test_without_optional_inputs_there_is_just_the_candidate(tmp_path, data):
     job = make_job(tmp_path, data=as_input(data, "data"), model=as_input(make_model(tmp_path / "good")))
     Compare(linear_reference=False, **QUICK).run(job)

@@ -83,7 +83,7 @@ def make_data(directory: Path, problem: str = "text-classification", train: int 
     for split, (count, seed) in {"train": (train, 1), "validation": (validation, 2), "test": (10, 3)}.items():
         rows(count, seed).to_parquet(directory / f"{split}.parquet")
     (directory / "labels.json").write_text(json.dumps(LABELS if texts else TAGS), encoding="utf-8")
-    (directory / "data.json").write_text(json.dumps({"problem": problem}), encoding="utf-8")
+    (directory / "data.json").write_text(json.dumps({"problem": problem, "normalize": "NFC"}), encoding="utf-8")
     return directory
 
 
