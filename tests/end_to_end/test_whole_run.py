@@ -78,3 +78,23 @@ def test_a_refusal_is_exit_3_also_when_cached_and_moves_nothing(cli_after_run, t
         assert refused["gate"]["passed"] is False and "0.02 MB allowed" in refused["gate"]["reasons"][0]
         assert refused["model"] is None
     assert cli.json("models") == before
+
+
+def test_a_challenger_is_compared_with_the_champion_and_is_a_hit_once_it_is_champion_itself(cli_after_run, tiny_recipe):
+    cli, recipe = cli_after_run, tiny_recipe.with_name("against.yaml")
+    recipe.write_text(
+        'extends: tiny.yaml\nname: tiny\nsteps:\n  scores: {inputs: {champion: "registry:tiny@champion"}}\n'
+        "  int8: {with: {per_channel: false}}\n"
+    )
+    arguments = ("run", str(recipe), "--local")
+    first = cli.json(*arguments)
+    assert {name for name, state in states(first).items() if state == "ran"} == {"int8", "scores", "release"}
+    assert (first["model"]["version"], first["model"]["alias"]) == (2, "champion")
+    keys = {step["name"]: step["key"] for step in first["steps"]}
+    scores = json.loads((Store(cli.home).path(keys["scores"]) / "scores.json").read_text())
+    assert set(scores["champion"]["metrics"]) == set(scores["candidate"]["metrics"])
+    assert set(scores["differences"]) == {"baseline", "champion"}
+
+    assert states(cli.json(*arguments)) == dict.fromkeys(STEPS, "cached"), "it is the champion now"
+    cli("rollback", "tiny")
+    assert states(cli.json(*arguments)) == dict.fromkeys(STEPS, "cached"), "the first is champion again"
