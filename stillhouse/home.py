@@ -12,12 +12,23 @@ DIRECTORY = ".stillhouse"
 def find_home(start: Path | None = None) -> Path:
     """`$STILLHOUSE_HOME`, else the nearest `.stillhouse/` upward from `start`, else a new one there (not yet made)."""
     if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE]).expanduser().resolve()
+        return _addressable(Path(os.environ[VARIABLE]).expanduser().resolve())
     start = (start or Path.cwd()).resolve()
     for directory in (start, *start.parents):
         if (directory / DIRECTORY).is_dir():
-            return directory / DIRECTORY
-    return start / DIRECTORY
+            return _addressable(directory / DIRECTORY)
+    return _addressable(start / DIRECTORY)
+
+
+def _addressable(home: Path) -> Path:
+    # The databases in it are named by URLs, where these characters mean something else.
+    odd = next((character for character in str(home) if character in "%?#" or not character.isprintable()), None)
+    if odd is not None:
+        raise UserError(
+            f"the path of the home directory holds {odd!r}: {str(home)!r}",
+            f"Set {VARIABLE} to a directory without %, ?, # and control characters in its path",
+        )
+    return home
 
 
 def make_home(home: Path) -> Path:

@@ -109,6 +109,13 @@ def test_a_home_that_cannot_be_written(cli, tmp_path):
     one_line(cli("run", "opinions", "--local", code=2), "cannot write to the home directory")
 
 
+@pytest.mark.parametrize("name", ["a?b", "50%41", "one#two", "two\nlines"])
+def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
+    cli.home = tmp_path / name
+    one_line(cli("models", code=2), "the path of the home directory holds")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
