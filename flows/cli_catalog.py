@@ -12,7 +12,7 @@ from stillhouse.errors import UserError
 STARTER = """\
 # Own data on the `{base}` recipe. Run it with: stillhouse run {file}
 extends: {base}
-name: {name}
+name: "{name}"
 steps:
   data: {{with: {{source: {source}{columns}{extra}}}}}
 """
@@ -96,7 +96,12 @@ def new(
 
     if not file.exists():
         raise UserError(f"no file {file}", "Name a CSV, TSV, JSONL or Parquet file, or a folder")
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in file.stem).strip("-_") or "own-data"
+    name = (
+        "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in file.stem)
+        .strip("-_")[:50]
+        .strip("-_")
+        or "own-data"
+    )
     path = output or Path(f"{name}.yaml")
     if path.exists():
         raise UserError(f"{path} is there already", "Name another with --output")

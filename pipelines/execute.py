@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.listener import Outcome
-from pipelines.plan import Plan, PlannedStep, lock_file
+from pipelines.plan import Plan, PlannedStep, lock_file, needed
 from stillhouse.errors import StillhouseError, UserError
 from stillhouse.files import write_json
 from stillhouse.launcher import Launcher, Progress
@@ -24,10 +24,20 @@ def job_spec(step: PlannedStep, plan: Plan, home: Path, *, rebuild: bool = False
         "settings": step.settings, "seed": step.seed, "parts": step.parts, "against": step.against,
         "inputs": {slot: [asdict(item) for item in items] for slot, items in step.inputs.items()},
         "sources": {name: asdict(source) for name, source in step.sources.items()},
-        "recipe": plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "recipe": shown_recipe(step, plan),
         "share_machine": step.resources.share_machine, "timeout_seconds": step.resources.timeout_seconds,
         "rebuild": rebuild,
     }  # fmt: skip
+
+
+def shown_recipe(step: PlannedStep, plan: Plan) -> dict[str, Any]:
+    """What a model card says of the recipe: the steps that lead to `step`, and nothing that changes no key."""
+    whole = plan.recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    steps = {
+        name: {key: value for key, value in whole["steps"][name].items() if key != "resources"}
+        for name in plan.recipe.steps if name in needed(plan.recipe, step.name)
+    }  # fmt: skip
+    return {key: whole[key] for key in ("name", "seed") if key in whole} | {"steps": steps}
 
 
 def find_hit(spec: dict[str, Any]) -> Outcome | None:
@@ -54,6 +64,11 @@ def build(spec: dict[str, Any], launcher: Launcher, progress: Progress) -> Outco
     manifest = Store(Path(spec["home"])).hit(spec["key"])
     assert manifest is not None, "the worker said done but published nothing"
     return outcome(spec, manifest, answer["state"], answer["seconds"])
+
+
+def trying_again(step: str, error: StillhouseError, wait: float) -> str:
+    """What is said between a lost worker and the next one."""
+    return f"{step}: {error.message}; trying again in {wait:.0f} s (it goes on where it was)"
 
 
 def back_off(attempt: int) -> float:

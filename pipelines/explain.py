@@ -52,6 +52,8 @@ def _differences(step: PlannedStep, manifest: Manifest, misses: dict[str, str], 
             current = [names.get(key, "registry") for key in new["inputs"].get(slot, [])]
             again = [name for name in current if name in misses.values()]
             lines.append(f"input {slot} ({', '.join(again or current) or 'now empty'}) changes")
+    if old.get("recipe") != new.get("recipe"):
+        lines.append(f"the recipe's name {old.get('recipe')} → {new.get('recipe')}")
     if old.get("machine") != new.get("machine"):
         lines.append("another machine")
     if old.get("against") != new.get("against"):

@@ -196,7 +196,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         step[key] = value
         return
     if key == "resources" and inner:
-        step.setdefault("resources", {})[inner[0]] = value
+        _put(step, [key, *inner], value, target)
         return
     if key in method.external and isinstance(value, str):
         value = anchored(value, Path.cwd())

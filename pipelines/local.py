@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines.execute import back_off, build, failed, find_hit, job_spec
+from pipelines.execute import back_off, build, failed, find_hit, job_spec, trying_again
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError, WorkerError
@@ -47,6 +47,6 @@ def _build_with_retries(spec: dict, launcher: Launcher, listener: Listener, retr
             if attempt == retries:
                 raise
             wait = back_off(attempt)
-            listener.note(f"{name}: {error.message}; trying again in {wait:.0f} s (it goes on where it was)")
+            listener.note(trying_again(name, error, wait))
             time.sleep(wait)
     raise AssertionError("unreachable")

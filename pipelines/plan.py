@@ -88,7 +88,7 @@ def make_plan(recipe: Recipe, path: Path, world: World, until: str | None = None
     """Plan `recipe`; with `until`, only that step and what it needs. Raises `UserError` on the first mistake."""
     where = path.name
     order = _order(recipe, where)
-    wanted = set(order) if until is None else _needed(recipe, until)
+    wanted = set(order) if until is None else needed(recipe, until)
     pinned = read_pinned(path, world.store.home)
     memo = DigestMemo(world.store.root / "digests.json")
     done: dict[str, PlannedStep] = {}
@@ -135,19 +135,20 @@ def _order(recipe: Recipe, where: str) -> list[str]:
         ) from None
 
 
-def _needed(recipe: Recipe, until: str) -> set[str]:
+def needed(recipe: Recipe, until: str) -> set[str]:
+    """The step `until` and all it is made from."""
     if until not in recipe.steps:
         raise UserError(f'--until: no step "{until}"', nearest(until, set(recipe.steps)))
-    needed: set[str] = set()
+    found: set[str] = set()
     waiting = [until]
     while waiting:
         name = waiting.pop()
-        if name in needed or name.startswith(REGISTRY):
+        if name in found or name.startswith(REGISTRY):
             continue
-        needed.add(name)
+        found.add(name)
         for refs in recipe.steps[name].inputs.values():
             waiting.extend([refs] if isinstance(refs, str) else refs)
-    return needed
+    return found
 
 
 def _plan_step(name: str, step: Step, context: _Context) -> PlannedStep:

@@ -6,8 +6,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-CHUNK = 1 << 20
-
 
 def canonical(value: Any) -> bytes:
     """One JSON text for equal values: sorted keys, no spaces, no NaN."""

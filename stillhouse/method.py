@@ -68,6 +68,12 @@ class Source:
     repository: str | None = None
     revision: str | None = None
 
+    @property
+    def title(self) -> str:
+        """The name without the place on this machine: what artifacts and model cards say."""
+        local = self.path is not None and "://" not in self.name and not self.name.startswith("hub:")
+        return Path(self.name).name if local else self.name
+
 
 def _no_progress(done: int, total: int, note: str = "") -> None:
     pass

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stillhouse.errors import UserError
+from stillhouse.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,10 +39,21 @@ def load_scorer(directory: Path, threads: int | None = None) -> Scorer:
     for name in ("stillhouse.json", "tokenizer.json"):
         if not (directory / name).is_file():
             raise UserError(f"{directory} has no {name}", "give the directory of a model, or of a bundle")
+    try:
+        read_json(directory / "stillhouse.json")
+    except ValueError as error:
+        raise UserError(f"{directory}/stillhouse.json is not JSON: {error}", "export the model again") from None
     if (directory / "model.onnx").is_file():
         from stillhouse.scoring import OnnxScorer
 
-        return OnnxScorer(directory, threads)
+        try:
+            return OnnxScorer(directory, threads)
+        except Exception as error:  # tokenizers and onnxruntime raise types of their own
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{directory} does not load as a model: {first[:200]}", "export it again") from error
+    from stillhouse.source import check_model_directory
+
+    check_model_directory(directory)
     try:
         from stillhouse._torch_scorer import TorchScorer
     except ModuleNotFoundError as error:

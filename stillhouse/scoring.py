@@ -29,7 +29,8 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
-_WORDS = re.compile(r"\w+|[^\w\s]")
+_WHOLE = re.compile(r"(?:https?://|www\.|[@#]\w)\S*")
+_CLITIC = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$", re.IGNORECASE)
 
 
 def default_threads() -> int:
@@ -147,8 +148,8 @@ class TextScorer:
         """Each text's label and probabilities, or its entities with character offsets."""
         if self.problem == "token-classification":
             cleaned = [clean(text) for text in texts]
-            found = [list(_WORDS.finditer(text)) for text in cleaned]
-            scores = self.score([[word.group() for word in words] for words in found])
+            found = [split_words(text) for text in cleaned]
+            scores = self.score([[text[s:e] for s, e in words] for text, words in zip(cleaned, found, strict=True)])
             return [
                 {"entities": self._entities(text, words, logits)}
                 for text, words, logits in zip(cleaned, found, scores, strict=True)
@@ -219,14 +220,14 @@ class TextScorer:
             used += size
         return [*cuts, (first, len(words))]
 
-    def _entities(self, text: str, words: list[re.Match[str]], logits: np.ndarray) -> list[dict[str, Any]]:
+    def _entities(self, text: str, words: list[tuple[int, int]], logits: np.ndarray) -> list[dict[str, Any]]:
         if not words:
             return []
         probabilities = softmax(logits)
         tags = [self.labels[tag] for tag in probabilities.argmax(axis=-1)]
         entities = []
         for label, first, last in entity_spans(tags):
-            start, end = words[first].start(), words[last].end()
+            start, end = words[first][0], words[last][1]
             score = float(probabilities[first : last + 1].max(axis=-1).mean())
             entities.append({"text": text[start:end], "label": label, "start": start, "end": end, "score": score})
         return entities
@@ -238,6 +239,34 @@ def _firsts(encoding: Any) -> dict[int, int]:
         if word is not None:
             firsts.setdefault(word, position)
     return firsts
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """(start, end) of the words of a raw text, cut as annotated corpora are: signs around a word apart, `n't` and `'s`
+    too; addresses, @names and #tags whole, and whatever stands inside a word.
+    """
+    words: list[tuple[int, int]] = []
+    for found in re.finditer(r"\S+", text):
+        start, end = found.span()
+        while start < end and _is_sign(text[start]) and not _WHOLE.match(text, start, end):
+            words.append((start, start + 1))
+            start += 1
+        signs = []
+        while start < end and _is_sign(text[end - 1]):
+            end -= 1
+            signs.append((end, end + 1))
+        clitic = _CLITIC.search(text, start, end)
+        if clitic and clitic.start() > start:
+            words.append((start, clitic.start()))
+            start = clitic.start()
+        if start < end:
+            words.append((start, end))
+        words += signs[::-1]
+    return words
+
+
+def _is_sign(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
 
 
 def entity_spans(tags: list[str]) -> list[tuple[str, int, int]]:

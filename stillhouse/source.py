@@ -35,18 +35,16 @@ class DigestMemo:
 
     def file_digest(self, path: Path) -> str:
         """sha256 (hex) of the bytes of `path`."""
-        before = path.stat()
-        stamp = [before.st_size, before.st_mtime_ns, before.st_ino]
+        stamp = _stamp(path)
         found = self._load().get(str(path))
-        if found and found[:3] == stamp:
-            return found[3]
+        if found and found[:-1] == stamp:
+            return found[-1]
         digest = _hash_file(path)
         self.computed += 1
-        after = path.stat()
-        if [after.st_size, after.st_mtime_ns, after.st_ino] != stamp:
+        if _stamp(path) != stamp:
             raise UserError(f"{path} changed while it was read", "Wait until it is complete, then run again")
         # A file written a moment ago may change again within the clock's resolution: read it once more next time.
-        if time.time_ns() - before.st_mtime_ns > _SETTLED_NANOSECONDS:
+        if time.time_ns() - stamp[1] > _SETTLED_NANOSECONDS:
             self._load()[str(path)] = [*stamp, digest]
         return digest
 
@@ -217,6 +215,12 @@ def _allowed(what: str) -> str:
     if what == "model":
         return "Name a model as hub:owner/name[@revision], pkg://package/path or a local directory"
     return "Name data as hub:owner/name[@revision], pkg://package/path, a path or a URL"
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes with the content of a file; the last (ctime) also where somebody sets the second (mtime) back."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]
 
 
 def _is_memo_row(row: Any) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from stillhouse.events import emit, reached
 from stillhouse.files import flush, read_json, write_json
@@ -51,14 +51,17 @@ class Store:
         """The manifest of a sound artifact, or None and what is wrong; changes nothing."""
         return check_directory(self.path(key))
 
-    def hit(self, key: str) -> Manifest | None:
+    def hit(self, key: str, *, locked: bool = False) -> Manifest | None:
         """The manifest of a sound artifact; a damaged one is set aside, with an event, and is a miss.
 
-        A hit is a use: the manifest's time says when the last one was, for `store gc`.
+        A hit is a use: the manifest's time says when the last one was, for `store gc`. `locked`: the caller holds the
+        key's lock.
         """
         manifest, wrong = self.check(key)
-        if wrong:
-            self.set_aside_damaged(self.path(key), wrong)
+        if wrong and locked:
+            self.set_aside(self.path(key), wrong)
+        elif wrong:
+            self.set_aside_damaged(self.path(key), key)
         elif manifest is not None:
             with contextlib.suppress(OSError):  # a home that may only be read
                 os.utime(self.path(key) / MANIFEST)
@@ -72,38 +75,33 @@ class Store:
 
     def set_aside(self, path: Path, why: str) -> None:
         """Move a directory out of the way, whatever is in it; the caller holds its lock."""
-        aside = self._move_aside(path)
-        if aside is not None:
-            emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
-
-    def set_aside_damaged(self, path: Path, why: str) -> None:
-        """Move a directory that was found damaged out of the way, without a lock.
-
-        Of two processes that find the same damage, the slower one may move what the other has rebuilt in the
-        meantime: what proves sound goes back.
-        """
-        aside = self._move_aside(path)
-        if aside is None:
-            return
-        if check_directory(aside)[0] is not None and not path.exists():
-            os.rename(aside, path)
-            return
-        emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
-
-    def _move_aside(self, path: Path) -> Path | None:
         aside = self.root / "damaged" / f"{path.name[:40]}-{time.time_ns()}"
         aside.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, aside)
+        emit(self.home, "store.damaged", name=path.name, why=why, moved_to=str(aside))
+
+    def set_aside_damaged(self, path: Path, lock: str, *, full: bool = False) -> str:
+        """What is wrong with a directory that looked damaged, once more under its lock; it is out of the way then.
+
+        "" when it is sound by now, or gone, or when somebody holds the lock and is about to replace it.
+        """
         try:
-            os.replace(path, aside)
-        except FileNotFoundError:  # another process was first
-            return None
-        return aside
+            with self.lock(lock).acquire(timeout=0):
+                wrong = check_directory(path, full=full)[1]
+                if wrong:
+                    self.set_aside(path, wrong)
+                return wrong
+        except Timeout:
+            return ""
 
     def list_keys(self) -> Iterator[str]:
         """Keys of all finished artifacts, the newest first."""
         directory = self.root / "artifacts"
-        entries = [p for p in directory.iterdir() if (p / MANIFEST).is_file()] if directory.is_dir() else []
-        yield from (path.name for path in sorted(entries, key=lambda p: -(p / MANIFEST).stat().st_mtime_ns))
+        times: dict[str, int] = {}
+        for path in directory.iterdir() if directory.is_dir() else []:
+            with contextlib.suppress(OSError):  # half removed, or just gone
+                times[path.name] = (path / MANIFEST).stat().st_mtime_ns
+        yield from sorted(times, key=lambda name: -times[name])
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest as it stands, unchecked, also of an artifact that was thinned out; None when there is none."""
@@ -202,13 +200,18 @@ def _read_manifest(path: Path) -> Manifest | None:
     return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
 
 
+def derived_lock(name: str) -> str:
+    """The lock of derived data."""
+    return f"derived-{digest(name)[:24]}"
+
+
 def derived_directory(
     store: Store, kind: str, parts: dict[str, Any], build: Callable[[Path], None]
 ) -> tuple[str, Path]:
     """`(name, directory)` of derived data with these parts; built under its lock when it is missing or damaged."""
     name = f"{kind}-{digest({'kind': kind, **parts})[:40]}"
     final = store.root / "derived" / name
-    with store.lock(f"derived-{digest(name)[:24]}"):
+    with store.lock(derived_lock(name)):
         manifest, wrong = check_directory(final)
         if wrong:
             store.set_aside(final, wrong)

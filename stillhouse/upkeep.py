@@ -10,8 +10,7 @@ from filelock import Timeout
 
 from stillhouse.errors import UserError
 from stillhouse.files import write_json
-from stillhouse.keys import digest
-from stillhouse.store import MANIFEST, Store, check_directory
+from stillhouse.store import MANIFEST, Store, check_directory, derived_lock
 
 DAY_SECONDS = 86_400.0
 
@@ -24,7 +23,9 @@ def verify_all(store: Store) -> dict[str, Any]:
             checked += 1
             _, wrong = check_directory(path, full=True)
             if wrong:
-                store.set_aside_damaged(path, wrong)
+                lock = path.name if group == "artifacts" else derived_lock(path.name)
+                wrong = store.set_aside_damaged(path, lock, full=True)
+            if wrong:
                 damaged.append({"name": path.name, "kind": group, "why": wrong})
     return {"checked": checked, "damaged": damaged}
 
@@ -45,9 +46,19 @@ def collect_garbage(
     """Remove what nobody needs; `{"removed": [names], "bytes"}`.
 
     `full`: keys whose whole lineage stays (releases in use). `light`: keys of older releases, of whose lineage the
-    manifests and the data stay. Everything made or used within `days` stays too. What a living process builds is
-    locked, and left alone.
+    manifests and the data stay. Everything made or used within `days` stays too. A step that runs must not lose its
+    inputs: while one does, nothing is removed (`UserError`).
     """
+    if dry_run:
+        return _collect(store, full, light, days, dry_run=True)
+    try:
+        with store.lock("machine").acquire(timeout=0):
+            return _collect(store, full, light, days, dry_run=False)
+    except Timeout:
+        raise UserError("a run is under way in this home", "Free space when it is done") from None
+
+
+def _collect(store: Store, full: set[str], light: set[str], days: float, *, dry_run: bool) -> dict[str, Any]:
     now = time.time()
     keep = {manifest["key"] for key in full for manifest in store.lineage(key)} | full
     thin = {manifest["key"]: manifest["kind"] for key in light for manifest in store.lineage(key)}
@@ -56,7 +67,7 @@ def collect_garbage(
     victims += [(path.name, path) for path in _children(store.root / "work") if _last_use(path) < oldest]
     for path in _children(store.root / "derived"):
         if _last_use(path) < oldest:
-            victims.append((f"derived-{digest(path.name)[:24]}", path))
+            victims.append((derived_lock(path.name), path))
     thinned: list[Path] = []
     for path in _children(store.root / "artifacts"):
         if path.name in keep or _last_use(path) >= oldest:

@@ -99,7 +99,7 @@ def perform(spec: dict[str, Any], answer: Answer) -> dict[str, Any]:
     key = spec["key"]
     with _locked(store, key, "another run builds the same artifact", answer):
         reached(store.home, "store.locked", key=key, step=spec["step"])
-        manifest = None if spec.get("rebuild") else store.hit(key)
+        manifest = None if spec.get("rebuild") else store.hit(key, locked=True)
         if manifest is not None:
             return {"state": "cached", "seconds": 0.0}
         method = load_method(spec["method"]).model_validate(spec["settings"])
@@ -171,7 +171,7 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
         "versions": library_versions(method.libraries),
         "measured": {"seconds": round(seconds, 3), "created": time.time()},
     }  # fmt: skip
-    if spec.get("rebuild") or store.path(key).exists():
+    if store.path(key).exists():
         store.set_aside(store.path(key), "replaced by a rebuild")
     manifest = store.publish(key, manifest)
     emit(home, "step.finished", key=key, step=spec["step"], seconds=seconds)

@@ -187,6 +187,10 @@ def rollback(home: Path, name: str) -> dict[str, Any]:
 
     Every kill in between is repaired by calling it again: mark, then champion, then previous.
     """
+    if "/" in name or "@" in name:
+        raise UserError(
+            f'"{name}" names one version', "Rollback takes the model's name alone; to choose a version: promote"
+        )
     with lock(home, f"aliases-{name}"):
         client, left = _now(home, name)
         name = left.name

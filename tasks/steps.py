@@ -9,10 +9,11 @@ from typing import Any
 from prefect import State, Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
 from prefect.logging import get_logger
 from prefect.states import Completed
 
-from pipelines.execute import back_off, build, failed, find_hit
+from pipelines.execute import back_off, build, failed, find_hit, trying_again
 from stillhouse.errors import StillhouseError, WorkerError
 from stillhouse.methods import METHODS
 from tasks.session import Session, session
@@ -37,10 +38,22 @@ def run_step(spec: dict[str, Any]) -> Any:
     try:
         result = build(spec, here.launcher, _Progress(spec["step"], here))
     except StillhouseError as error:
-        here.listener.step_finished(failed(spec, error))
+        wait = _retry_delay(error)
+        if wait is None:
+            here.listener.step_finished(failed(spec, error))
+        else:
+            here.listener.note(trying_again(spec["step"], error, wait))
         raise
     here.listener.step_finished(result)
     return result
+
+
+def _retry_delay(error: StillhouseError) -> float | None:
+    """Seconds until Prefect tries again; None when it will not."""
+    context = TaskRunContext.get()
+    if context is None or not isinstance(error, WorkerError) or context.task_run.run_count > context.task.retries:
+        return None
+    return back_off(context.task_run.run_count - 1)
 
 
 class _Progress:

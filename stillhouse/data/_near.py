@@ -88,16 +88,15 @@ def near_duplicates(
 
 def _signatures(order: Iterable[int], text_of: Texts, sketch: Any) -> tuple[list[int], np.ndarray]:
     """(the rows in order, their signatures [rows, permutations])."""
-    rows: list[int] = []
-    signatures: list[np.ndarray] = []
-    for row in order:
+    rows = list(order)
+    signatures = np.empty((len(rows), _PERMUTATIONS), dtype=np.uint32)
+    for position, row in enumerate(rows):
         sketch.clear()
         hashed = _hashed(text_of(row))
         for start in range(0, len(hashed), _MANY):
             sketch.update_batch(hashed[start : start + _MANY].tolist())
-        rows.append(row)
-        signatures.append(sketch.hashvalues)
-    return rows, np.stack(signatures) if rows else np.empty((0, _PERMUTATIONS), dtype=np.uint32)
+        signatures[position] = sketch.hashvalues
+    return rows, signatures
 
 
 def _contested(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:

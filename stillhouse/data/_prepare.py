@@ -61,7 +61,7 @@ def _write_info(job: Job, how: Preparation, labels: list[str], report: dict[str,
         "language": how.language,
         "columns": how.columns,
         "normalize": how.normalize,
-        "source": {"name": source.name, "digest": source.digest},
+        "source": {"name": source.title, "digest": source.digest},
         "licence": how.licence,
         "report": report,
     }

@@ -104,9 +104,10 @@ def _pick(scores: np.ndarray, columns: list[int]) -> np.ndarray:
 def agreement(model: Scored, test: TestRows, most: int) -> tuple[float, float]:
     """Share of decisions that stay the same when a row is scored alone, and the largest change of a probability."""
     same, decisions, largest = 0, 0, 0.0
-    for index in test.sample(most):
-        alone = align(model.role, model.scorer.score([test.rows[index]]), model.scorer.labels, test.labels)
-        pair = [np.atleast_2d(np.asarray(scores)) for scores in (alone[0], model.logits[index])]
+    rows = [test.rows[index] for index in test.sample(most)]
+    # Scored here and now: what is kept of the test rows may come from another machine.
+    for row, together in zip(rows, model.scorer.score(rows), strict=True):
+        pair = [np.atleast_2d(np.asarray(scores)) for scores in (model.scorer.score([row])[0], together)]
         if not pair[0].size:
             continue
         same += int((pair[0].argmax(axis=1) == pair[1].argmax(axis=1)).sum())

@@ -17,7 +17,7 @@ class Compare(Method):
     slots: ClassVar[dict[str, str]] = {"data": "data", "model": "model", "baseline": "model?", "champion": "model?"}
     output: ClassVar[str] = "scores"
     libraries: ClassVar[tuple[str, ...]] = (
-        "torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn", "evaluate", "seqeval",
+        "torch", "transformers", "onnxruntime", "tokenizers", "scikit-learn", "evaluate", "seqeval", "numpy",
     )  # fmt: skip
     measures: ClassVar[bool] = True
     strict: ClassVar[bool] = True

@@ -9,7 +9,7 @@ from stillhouse.method import Job, Method, Metrics
 
 
 class Int8(Method):
-    """Make a model about four times smaller and faster on CPU: int8 weights, activations scaled as they come.
+    """Make a model about four times smaller and faster on CPU: int8 weights and activations.
 
     Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit; the
     classifier stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss` or is
@@ -18,7 +18,9 @@ class Int8(Method):
 
     slots: ClassVar[dict[str, str]] = {"model": "model.onnx", "data": "data", "baseline": "model?"}
     output: ClassVar[str] = "model.onnx"
-    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+    libraries: ClassVar[tuple[str, ...]] = (
+        "onnx", "onnxruntime", "tokenizers", "torch", "transformers", "numpy", "seqeval",
+    )  # fmt: skip
 
     accept_loss: float = Field(0.01, ge=0)
     """Largest loss of `metric` on validation, absolute (0.01 is one point), against `baseline`, or the input model."""

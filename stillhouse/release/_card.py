@@ -7,6 +7,8 @@ import json
 from io import StringIO
 from typing import Any
 
+from stillhouse.method import Source
+
 Manifest = dict[str, Any]
 
 _CARD_METRICS = {"accuracy": "accuracy", "f1_macro": "f1", "entity_f1": "seqeval"}
@@ -72,8 +74,8 @@ def _front_matter(about: dict[str, Any], scores: dict[str, Any], name: str, line
 
 
 def _base(about: dict[str, Any], lineage: list[Manifest]) -> str | None:
-    named = [item.get("sources", {}).get("base", {}).get("name") for item in lineage]
-    return about.get("base") or next((name for name in named if name), None)
+    named = [Source(**item["sources"]["base"]).title for item in lineage if "base" in item.get("sources", {})]
+    return about.get("base") or next(iter(named), None)
 
 
 def _summary(about: dict[str, Any], verdict: dict[str, Any]) -> str:
@@ -177,7 +179,7 @@ def _sources(about: dict[str, Any], lineage: list[Manifest]) -> str:
     for item in lineage:
         for setting, source in item.get("sources", {}).items():
             pinned = source.get("revision") or source.get("digest") or ""
-            rows.append([f"{item.get('step')}.{setting}", f"`{source.get('name')}`", f"`{str(pinned)[:20]}`"])
+            rows.append([f"{item.get('step')}.{setting}", f"`{Source(**source).title}`", f"`{str(pinned)[:20]}`"])
     licences = f"""Base model: {_base(about, lineage) or _MISSING}; licence: {about.get("licence") or _MISSING}. \
 Data licence: {about.get("data_licence") or _MISSING}. A licence that is not stated is not a permission: ask whoever \
 owns the text or the weights. `check.json` holds some of the data's validation texts."""

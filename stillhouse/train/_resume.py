@@ -116,7 +116,8 @@ def put_random(tensors: Tensors, state: dict[str, Any]) -> None:
     torch.set_rng_state(tensors["cpu"])
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            torch.cuda.set_rng_state(tensors[f"cuda-{index}"], index)
+            if f"cuda-{index}" in tensors:  # begun where there were fewer devices, or none
+                torch.cuda.set_rng_state(tensors[f"cuda-{index}"], index)
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, np.asarray(keys, np.uint32), position, has_gauss, gauss))
     version, internal, following = state["python"]

@@ -154,7 +154,7 @@ def new_candidate(settings: TrainingSettings, job: Job, given_length: int | None
     model = from_base(directory, problem, labels, job.seed, settings.dropout)
     length = input_length(settings.max_length, given_length, model)
     return Candidate(
-        model, directory, description(problem, labels, normalize, length, source.name, licence_of(directory))
+        model, directory, description(problem, labels, normalize, length, source.title, licence_of(directory))
     )
 
 

@@ -12,7 +12,7 @@ class TrainingSettings(Method):
     """How long, how fast and on what the weights are trained; names as in Hugging Face's `TrainingArguments`."""
 
     not_in_key: ClassVar[frozenset[str]] = frozenset({"save_steps", "save_minutes"})
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "tokenizers")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "seqeval")
 
     learning_rate: float = Field(default=5e-5, gt=0, lt=1)
     """Largest learning rate (of the head, and of all layers if `layer_decay` is 1)."""

@@ -15,9 +15,9 @@ DATA = {
     "empty file": ("", "empty"),
     "header only": ("text,label\n", "no rows"),
     "one class only": ("text,label\n" + GOOD.replace(",no", ",yes"), "class"),
-    "all duplicates": ("text,label\n" + "same text,yes\nsame text,yes\n" * 50, ""),
-    "labels missing": ("text,label\n" + GOOD.replace(",no", ",").replace(",yes", ","), "label"),
-    "binary noise": (bytes(range(256)) * 50, "text"),
+    "all duplicates": ("text,label\n" + "same text,yes\nsame text,yes\n" * 50, "distinct row"),
+    "labels missing": ("text,label\n" + GOOD.replace(",no", ",").replace(",yes", ","), "has a label"),
+    "binary noise": (bytes(range(256)) * 50, "holds a zero byte"),
 }
 
 RECIPES = {
@@ -130,6 +130,9 @@ def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
         (("predict", "no-such-model", "missing.csv"), ""),
         (("promote", "no-such-model", "1"), "no-such-model"),
         (("rollback", "no-such-model"), "no-such-model"),
+        (("rollback", "opinions/1"), "names one version"),
+        (("rollback", "opinions@previous"), "names one version"),
+        (("plan", "opinions", "--set", "head.resources.retries=many"), "retries"),
         (("export", "no-such-model", "somewhere"), "no-such-model"),
         (("store", "show", "zzz"), "no artifact"),
         (("new", "missing.csv"), "missing.csv"),
@@ -159,3 +162,22 @@ def test_a_home_without_write_permission(cli, tmp_path):
     # Root may write everywhere but into the kernel's own directories.
     cli.home = (Path("/proc") if os.geteuid() == 0 else tmp_path / "locked") / "home"
     one_line(cli("run", "opinions", "--local", code=2), "cannot write to the home directory")
+
+
+@pytest.mark.parametrize(
+    "name", ["2024.csv", "2024-06-01.csv", "true.csv", "bewertungen_ü.csv", "a b (1).csv", "ü.csv"]
+)
+def test_new_writes_a_recipe_that_can_be_planned_whatever_the_file_is_called(name, cli, tmp_path):
+    (tmp_path / name).write_text("body,stars\n" + GOOD)
+    recipe = cli.json("new", name, "--text", "body", "--label", "stars")["recipe"]
+    steps = cli.json("plan", recipe)["steps"]
+    assert [step["name"] for step in steps][::8] == ["data", "release"]
+    one_line(cli("new", name, "--text", "body", "--label", "stars", code=2), "is there already")
+
+
+def test_a_model_directory_that_is_none_or_broken(cli, tmp_path):
+    for content, says in (("{", "is not JSON"), ("{}", "does not load")):
+        (tmp_path / "stillhouse.json").write_text(content)
+        (tmp_path / "tokenizer.json").write_text("{")
+        (tmp_path / "model.onnx").write_bytes(b"noise")
+        one_line(cli("predict", str(tmp_path), "a text", code=2), says)

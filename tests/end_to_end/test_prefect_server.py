@@ -75,6 +75,16 @@ def test_a_user_error_fails_the_run_at_once_without_a_retry(cli, tiny_recipe, se
     assert [run["run_count"] for run in failed] == [1]
 
 
+def test_a_killed_worker_is_retried_by_prefect_and_goes_on(cli_with_head, tiny_recipe, server, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", server)
+    arguments = ("run", str(tiny_recipe), "--until", "full", "--set", "full.resources.retries=1")
+    done = cli_with_head(*arguments, fault="train.checkpoint:2")
+    assert "trying again in 1 s" in done.stderr and "failed" not in done.stderr, done.stderr
+    assert len(cli_with_head.events("train.resumed")) == 1
+    runs = [run for run in ask(server, "task_runs") if run["name"] == "full" and run["state_type"] == "COMPLETED"]
+    assert max(run["run_count"] for run in runs) == 2
+
+
 def test_ctrl_c_ends_a_prefect_run_at_once_and_the_next_run_closes_it(cli, tiny_recipe, server, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", server)
     process = cli.start("run", str(tiny_recipe), "--until", "full")

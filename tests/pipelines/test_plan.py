@@ -1,6 +1,7 @@
 """Plans: slots and kinds are checked, keys move with what decides a result and nothing else, nothing is written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,9 +66,15 @@ def test_the_seed_moves_everything(home, csv):
     assert changed(home, csv, "seed=7") == set(keys(plan(home, csv)))
 
 
-def test_one_byte_of_the_source_moves_everything_even_at_the_same_size_and_time(home, csv, tmp_path):
-    before = keys(plan(home, csv))
+def test_one_byte_of_the_source_moves_everything_even_at_the_same_size_and_time(home, csv, monkeypatch):
+    monkeypatch.setattr("stillhouse.source._SETTLED_NANOSECONDS", -1)
+    planned = plan(home, csv)
+    planned.memo.save()
+    before, status = keys(planned), csv.stat()
+    assert plan(home, csv).memo.computed == 0
     csv.write_text(ROWS.replace("good 1,", "good x,"))
+    os.utime(csv, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert csv.stat().st_size == status.st_size
     assert set(keys(plan(home, csv)).items()).isdisjoint(before.items())
 
 

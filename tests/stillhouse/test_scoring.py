@@ -15,7 +15,8 @@ import stillhouse.scoring as scoring
 from stillhouse.data._clean import clean_text
 from stillhouse.errors import UserError
 from stillhouse.scorer import load_scorer
-from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, normal, plan_batches
+from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, normal, plan_batches, split_words
+from tests.shared_data import shared_data
 from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_model
 from tests.stillhouse.train.tiny_training import text_rows, word_rows
 
@@ -103,6 +104,33 @@ def test_the_form_of_the_training_texts_comes_with_the_model(texts, tmp_path):
     assert scores["NFKC"] == [plain] * 3
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('He said: "Hello, Peter!"', 'He said : " Hello , Peter ! "'),
+        ("don't call Jim's mother", "do n't call Jim 's mother"),
+        ("@anna #night_out (see https://t.co/a.b?c=1)!!", "@anna #night_out ( see https://t.co/a.b?c=1 ) ! !"),
+        ("U.S.-based e-mail, $5 20%", "U.S.-based e-mail , $ 5 20 %"),
+        ("cafe\u0301 हिन्दी 🙂🙂 'tis n't # @", "cafe\u0301 हिन्दी 🙂 🙂 ' tis n't # @"),
+        ("", ""),
+    ],
+)
+def test_raw_texts_are_cut_into_words_as_corpora_are(text, words):
+    assert [text[start:end] for start, end in split_words(text)] == words.split()
+
+
+def test_the_words_of_a_real_corpus_are_found_in_its_raw_texts():
+    lines = (shared_data("wnut17") / "test.conll").read_text().splitlines()
+    sentences = [group.split("\n") for group in "\n".join(line.split("\t")[0] for line in lines).split("\n\n")]
+    same = every = 0
+    for sentence in sentences:
+        text = " ".join(word for word in sentence if word)
+        found = {text[start:end] for start, end in split_words(text)}
+        same += sum(word in found for word in sentence)
+        every += len(sentence)
+    assert every > 20_000 and same / every > 0.99
+
+
 def test_every_word_gets_the_scores_of_its_first_token(words):
     rows = [list(row) for row in word_rows(40, 1)["words"]]
     for scorer in map(load_scorer, words):
@@ -133,16 +161,16 @@ def test_awkward_words_are_scored_too(words):
 
 def test_entities_have_the_offsets_of_the_text(words, monkeypatch):
     scorer = OnnxScorer(words[1])
-    text = "🙂 Old paris-rome, \ud800 tea"
+    text = "🙂 Old paris rome, \ud800 tea"
 
     def score(rows):
-        assert rows == [["Old", "paris", "-", "rome", ",", "\ufffd", "tea"]] or rows == [["🙂", *rows[0][1:]]]
-        tags = [1 if word == "paris" else 2 if word in ("-", "rome") else 0 for word in rows[0]]
+        assert rows == [["🙂", "Old", "paris", "rome", ",", "\ufffd", "tea"]]
+        tags = [1 if word == "paris" else 2 if word == "rome" else 0 for word in rows[0]]
         return [np.eye(3, dtype=np.float32)[tags] * 9]
 
     monkeypatch.setattr(scorer, "score", score)
     (entity,) = scorer.predict([text])[0]["entities"]
-    assert text[entity["start"] : entity["end"]] == entity["text"] == "paris-rome"
+    assert text[entity["start"] : entity["end"]] == entity["text"] == "paris rome"
     assert entity["label"] == "place" and 0.99 < entity["score"] <= 1
 
 

@@ -64,12 +64,26 @@ def test_one_flipped_bit_is_found_set_aside_and_a_miss(home, name):
     assert '"store.damaged"' in (home / "logs" / "events.jsonl").read_text()
 
 
-def test_what_another_process_rebuilt_in_the_meantime_is_put_back(home):
+def test_what_another_process_rebuilt_or_rebuilds_stays(home):
     store = Store(home)
     published = publish(store)
-    store.set_aside_damaged(store.path(KEY), "was changed")  # seen before the other process rebuilt it
+    assert store.set_aside_damaged(store.path(KEY), KEY) == "", "seen before the other process rebuilt it"
     assert store.hit(KEY) == published
-    assert not list((store.root / "damaged").iterdir())
+    (store.path(KEY) / "model.bin").write_bytes(b"other")
+    forget()
+    with store.lock(KEY):
+        assert verify_all(store)["damaged"] == [], "who holds the lock is about to replace it"
+        assert store.hit(KEY) is None and store.path(KEY).exists()
+    assert [entry["name"] for entry in verify_all(store)["damaged"]] == [KEY]
+    assert not store.path(KEY).exists()
+
+
+def test_nothing_is_removed_while_a_step_runs(home):
+    store = Store(home)
+    publish(store)
+    with store.lock("machine"), pytest.raises(UserError, match="a run is under way"):
+        collect_garbage(store, set(), set(), days=0)
+    assert store.check(KEY)[0]
 
 
 def test_every_bit_of_a_small_artifact_matters(home):
