@@ -29,7 +29,7 @@ def make_model(directory: Path, problem: str = TEXTS, max_length: int = 16, **co
 
 
 def make_rows(directory: Path, problem: str = TEXTS, count: int = 80) -> Path:
-    """A `data` artifact with a training and a validation split, at `directory / "data"`."""
+    """A `data` artifact without test rows, which only `evaluate.*` may read, at `directory / "data"`."""
     out = directory / "data"
     out.mkdir()
     frame: pd.DataFrame = text_rows(count, 3) if problem == TEXTS else word_rows(count, 3)

@@ -114,21 +114,6 @@ def test_dropout_zero_is_for_training_only(tmp_path, base, data):
     assert load_model(job.out, dropout=0.0).get_submodule("dropout").p == 0.0  # type: ignore[union-attr]
 
 
-def test_test_rows_are_never_read(tmp_path, base, data, monkeypatch):
-    import stillhouse.data.read as read
-
-    asked: list[str] = []
-    original = read.load_split
-
-    def spy(directory, split, columns=None):
-        asked.append(split)
-        return original(directory, split, columns)
-
-    monkeypatch.setattr(read, "load_split", spy)
-    stage(num_train_epochs=0.1).run(make_job(tmp_path, "a", data, base))
-    assert set(asked) == {"train", "validation"}
-
-
 def test_a_sample_of_the_validation_rows_can_be_scored(tmp_path, base, data, monkeypatch):
     import stillhouse.metrics as metrics
 

@@ -76,11 +76,11 @@ def word_rows(count: int, seed: int) -> pd.DataFrame:
 
 
 def make_data(directory: Path, problem: str = "text-classification", train: int = 96, validation: int = 40) -> Path:
-    """A `data` artifact."""
+    """A `data` artifact without test rows: only `evaluate.*` may read them."""
     directory.mkdir(parents=True)
     texts = problem == "text-classification"
     rows = text_rows if texts else word_rows
-    for split, (count, seed) in {"train": (train, 1), "validation": (validation, 2), "test": (10, 3)}.items():
+    for split, (count, seed) in {"train": (train, 1), "validation": (validation, 2)}.items():
         rows(count, seed).to_parquet(directory / f"{split}.parquet")
     (directory / "labels.json").write_text(json.dumps(LABELS if texts else TAGS), encoding="utf-8")
     (directory / "data.json").write_text(json.dumps({"problem": problem, "normalize": "NFC"}), encoding="utf-8")
