@@ -8,6 +8,7 @@ import functools
 import hashlib
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from stillhouse.errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,7 +129,21 @@ def _client(home: Path, uri: str) -> "MlflowClient":
         with lock(home, "mlflow-first-use"):
             if not path.exists():
                 _create_database(path, home / ARTIFACTS)
+    if path is not None:
+        _check_readable(path)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_readable(path: Path) -> None:
+    """Said at once and in one line: MLflow would try again for minutes, and print a traceback each time."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
+            database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.Error as error:
+        raise UserError(
+            f"the MLflow database {path} cannot be read: {error}",
+            "Bring back a copy of it, or move it away: the next run begins a new one",
+        ) from None
 
 
 def _create_database(path: Path, artifacts: Path) -> None:

@@ -181,3 +181,12 @@ def test_a_model_directory_that_is_none_or_broken(cli, tmp_path):
         (tmp_path / "tokenizer.json").write_text("{")
         (tmp_path / "model.onnx").write_bytes(b"noise")
         one_line(cli("predict", str(tmp_path), "a text", code=2), says)
+
+
+@pytest.mark.parametrize("damage", ["noise", "directory"])
+def test_a_registry_that_cannot_be_read(damage, cli):
+    cli.home.mkdir()
+    database = cli.home / "mlflow.db"
+    database.mkdir() if damage == "directory" else database.write_bytes(b"no database" * 100)
+    for arguments in (("models",), ("predict", "opinions", "a text"), ("run", "opinions")):
+        one_line(cli(*arguments, code=2), "mlflow.db cannot be read")
