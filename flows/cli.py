@@ -1,5 +1,6 @@
 """The command line: `stillhouse --help`."""
 
+import errno
 import json
 import os
 import sys
@@ -137,8 +138,19 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except Exception as error:
         code = _unforeseen(error)
-    sys.stdout.flush()
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_flushed(code if isinstance(code, int) else 0))
+
+
+def _flushed(code: int) -> int:
+    """`code`, or 1 when the output could not be written; a closed output is nobody's mistake."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return code or 1
+    return code
 
 
 def _say_interrupted() -> None:
@@ -154,6 +166,8 @@ def _unforeseen(error: Exception) -> int:
         return _fail(2, str(error).rstrip("."), "See stillhouse --help")
     if isinstance(error, PermissionError):
         return _fail(2, f"no permission for {error.filename}", "Make it readable and writable", error)
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+        return _fail(2, f"{str(error.filename)[:80]}: {error.strerror}", "Name another path", error)
     return _fail(1, f"{type(error).__name__}: {error}", "Run with --debug (before the command) to see where", error)
 
 

@@ -170,7 +170,10 @@ def anchored(name: str, directory: Path) -> str:
     """A relative path made absolute; `hub:`, `pkg://` and URLs as they are."""
     if name.startswith("hub:") or "://" in name:
         return name
-    return str((directory / Path(name).expanduser()).resolve())
+    try:
+        return str((directory / Path(name).expanduser()).resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, no such user, a zero byte
+        raise UserError(f"{name[:80]!r} is no path: {error}", "Name a file that is there") from None
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -184,7 +187,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         tree[target] = value
         return
     step_name, _, path = target.partition(".")
-    steps = tree.get("steps", {})
+    steps = tree.get("steps") or {}
     if step_name not in steps:
         raise UserError(f'--set {target}: no step "{step_name}"', nearest(step_name, set(steps)))
     step = steps[step_name]

@@ -86,7 +86,8 @@ class Launcher:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "stillhouse.worker"],
+                # -P: a csv.py or random.py beside the user's data is not a module of ours.
+                [sys.executable, "-P", "-m", "stillhouse.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8",
                 start_new_session=True, env={**QUIET, **MEMORY, **os.environ, "STILLHOUSE_HOME": str(self.home)},
             )  # fmt: skip

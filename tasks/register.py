@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import Refused
-from stillhouse.events import reached
+from stillhouse.events import emit, reached
 from stillhouse.files import read_json
 from tasks.mlflow_home import as_default, experiment_id, load_pyfunc, lock, no_warnings, open_client, tracking_uri
-from tasks.registry import make_champion
+from tasks.registry import bundle_digest, damage, local_artifacts, make_champion
 from tasks.versions import (
     AGAINST,
+    BUNDLE_DIGEST,
     CHALLENGER,
     CHAMPION,
     DATA,
@@ -79,7 +80,9 @@ def register(
     if not verdict["passed"]:
         return {"name": name, "version": None, "alias": None, "created": False}
     release = _release(name, release_dir, manifest, verdict, lineage)
-    settled = _settled(read_models(home, name).get(name, []), release, promote)
+    known = read_models(home, name).get(name, [])
+    _mend(home, _existing(known, release), release)
+    settled = _settled(known, release, promote)
     if settled:
         return settled
     check_lineage([*lineage, manifest])
@@ -104,7 +107,7 @@ def _release(name: str, directory: Path, manifest: Manifest, verdict: Manifest, 
         RELEASE_KEY: manifest["key"], MODEL_KEY: model["key"], DIGEST: model["content"], VERDICT: "passed",
         RECIPE: str(manifest.get("recipe") or ""), AGAINST: json.dumps(verdict["against"], sort_keys=True),
         METRICS: json.dumps(verdict["metrics"], sort_keys=True), LINEAGE: json.dumps(steps, sort_keys=True),
-        DATA: json.dumps(data, sort_keys=True),
+        DATA: json.dumps(data, sort_keys=True), BUNDLE_DIGEST: bundle_digest(directory / "bundle"),
     }  # fmt: skip
     return Release(
         name, directory, manifest["step"], manifest["key"], model["key"], model["content"], verdict["against"], tags
@@ -127,6 +130,23 @@ def check_lineage(manifests: list[Manifest]) -> None:
 def _existing(versions: list[Version], release: Release) -> Version | None:
     wanted = (release.key, release.digest)
     return next((v for v in versions if (v.tags.get(RELEASE_KEY), v.tags.get(DIGEST)) == wanted), None)
+
+
+def _mend(home: Path, version: Version | None, release: Release) -> None:
+    """Write the files of the release's version again where they were lost or damaged."""
+    if version is None or not version.location:
+        return
+    artifacts = local_artifacts(home, version.location)
+    if artifacts is None or not damage(artifacts, version):
+        return
+    with lock(home, f"register-{release.name}"):
+        artifacts.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=artifacts.parent, prefix=".mend-") as beside:
+            save_served_model(Path(beside) / "model", release.directory / "bundle", version.model_id)
+            if artifacts.exists():
+                os.replace(artifacts, Path(beside) / "damaged")
+            os.replace(Path(beside) / "model", artifacts)
+    emit(home, "register.mended", name=release.name, version=version.version)
 
 
 def _settled(versions: list[Version], release: Release, promote: bool) -> dict[str, Any] | None:

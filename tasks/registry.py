@@ -10,8 +10,10 @@ from urllib.parse import unquote, urlsplit
 
 from stillhouse.errors import Refused, UserError, nearest
 from stillhouse.events import reached
-from tasks.mlflow_home import is_fresh, lock, open_client, tracking_uri
+from stillhouse.keys import digest, file_digest
+from tasks.mlflow_home import ARTIFACTS, database_file, is_fresh, lock, open_client, tracking_uri
 from tasks.versions import (
+    BUNDLE_DIGEST,
     CHALLENGER,
     CHAMPION,
     DIGEST,
@@ -133,17 +135,42 @@ def _bundle(home: Path, version: Version) -> Path:
             f'"{version.name}" version {version.version} was not registered by a recipe and has no bundle',
             f"Use another version, or mlflow.pyfunc.load_model('models:/{version.name}/{version.version}')",
         )
-    parts = urlsplit(location)
-    if parts.scheme in ("", "file"):
-        bundle = Path(unquote(parts.path)) / BUNDLE
-    else:
-        bundle = _download(home, version.model_id) / BUNDLE
-    if not bundle.is_dir():
+    artifacts = local_artifacts(home, location) or _download(home, version.model_id)
+    wrong = damage(artifacts, version)
+    if wrong:
         raise UserError(
-            f'"{version.name}" version {version.version} has no bundle at {bundle}',
-            "Run its recipe again, or use another version",
+            f'"{version.name}" version {version.version}: its bundle {artifacts / BUNDLE} {wrong}',
+            "Run its recipe again, which mends it, or use another version",
         )
-    return bundle
+    return artifacts / BUNDLE
+
+
+def local_artifacts(home: Path, location: str) -> Path | None:
+    """Where the files of a logged model are; None on a remote store. A home that was moved takes its models along."""
+    parts = urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    path = Path(unquote(parts.path))
+    if database_file(home) is not None and ARTIFACTS in path.parts:
+        inside = path.parts[len(path.parts) - path.parts[::-1].index(ARTIFACTS) :]
+        here = home / ARTIFACTS / Path(*inside)
+        return here if here.exists() or not path.exists() else path
+    return path
+
+
+def damage(artifacts: Path, version: Version) -> str:
+    """What is wrong with the bundle of a logged model, as the end of a sentence; "" when it is as registered."""
+    bundle = artifacts / BUNDLE
+    if not bundle.is_dir():
+        return "is missing"
+    expected = version.tags.get(BUNDLE_DIGEST)  # versions of an older Stillhouse have none
+    return "was changed" if expected and bundle_digest(bundle) != expected else ""
+
+
+def bundle_digest(bundle: Path) -> str:
+    """Digest of all files of a bundle, Python's own caches left out."""
+    files = sorted(path for path in bundle.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return digest({path.relative_to(bundle).as_posix(): file_digest(path) for path in files})
 
 
 def _download(home: Path, model_id: str) -> Path:

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,8 @@ def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
         (("rollback", "opinions/1"), "names one version"),
         (("rollback", "opinions@previous"), "names one version"),
         (("plan", "opinions", "--set", "head.resources.retries=many"), "retries"),
+        (("plan", "opinions", "--set", "data.source=~no-such-user/x"), "is no path"),
+        (("plan", "opinions", "--set", "data.source=" + "x" * 5000), "name too long"),
         (("export", "no-such-model", "somewhere"), "no-such-model"),
         (("store", "show", "zzz"), "no artifact"),
         (("new", "missing.csv"), "missing.csv"),
@@ -190,3 +194,16 @@ def test_a_registry_that_cannot_be_read(damage, cli):
     database.mkdir() if damage == "directory" else database.write_bytes(b"no database" * 100)
     for arguments in (("models",), ("predict", "opinions", "a text"), ("run", "opinions")):
         one_line(cli(*arguments, code=2), "mlflow.db cannot be read")
+
+
+def test_an_output_that_cannot_be_written(cli, tmp_path):
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "recipes"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+        message = process.communicate()[1]
+    assert process.returncode == 1 and "No space left on device" in message and "Traceback" not in message
+    closed = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m flows.cli recipes >&-"], stderr=subprocess.PIPE, text=True
+    )
+    assert closed.returncode == 0 and not closed.stderr, closed.stderr

@@ -1,9 +1,11 @@
 """The whole chain on a tiny encoder: run, run again, predict, roll back, damage, change one setting."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from stillhouse.store import Store
 
@@ -98,3 +100,40 @@ def test_a_challenger_is_compared_with_the_champion_and_is_a_hit_once_it_is_cham
     assert states(cli.json(*arguments)) == dict.fromkeys(STEPS, "cached"), "it is the champion now"
     cli("rollback", "tiny")
     assert states(cli.json(*arguments)) == dict.fromkeys(STEPS, "cached"), "the first is champion again"
+
+
+def test_a_registered_model_that_is_lost_or_damaged_is_not_used_and_the_next_run_mends_it(cli_after_run, tiny_recipe):
+    cli, run = cli_after_run, ("run", str(tiny_recipe))
+    cli.json(*run, "--local")
+    (model,) = (cli.home / "mlartifacts").rglob("model.onnx")
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    for arguments in (("predict", "tiny", "awful"), ("export", "tiny", "copy")):
+        assert "was changed" in cli(*arguments, code=2).stderr
+    assert cli.json(*run)["model"]["version"] == 1
+    cli("export", "tiny", "copy")
+    shutil.rmtree(model.parent)
+    assert "is missing" in cli("predict", "tiny", "awful", code=2).stderr
+    assert states(cli.json(*run)) == dict.fromkeys(STEPS, "cached")
+    assert cli.json("predict", "tiny", "the crew was awful rude")["predictions"][0]["label"] == "bad"
+    assert len(cli.events("register.mended")) == 2
+
+
+def test_a_home_that_is_moved_takes_its_models_along(cli_after_run):
+    cli = cli_after_run
+    moved = cli.home.with_name("moved")
+    cli.home.rename(moved)
+    cli.home = moved
+    assert cli.json("predict", "tiny", "the crew was awful rude")["predictions"][0]["label"] == "bad"
+
+
+def test_python_files_beside_the_data_are_not_ours(cli, tiny_recipe):
+    for name in ("random.py", "csv.py", "json.py"):
+        (cli.cwd / name).write_text("raise SystemExit('a file of the user was imported')")
+    stillhouse = str(Path(sys.executable).with_name("stillhouse"))
+    done = subprocess.run(
+        [stillhouse, "run", str(tiny_recipe), "--until", "data", "--local"], cwd=cli.cwd, capture_output=True,
+        text=True, env={**os.environ, "STILLHOUSE_HOME": str(cli.home)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
