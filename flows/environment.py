@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from stillhouse.errors import UserError
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -23,6 +25,21 @@ def prepare(home: Path) -> None:
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def check_prefect_database() -> None:
+    """Said at once and in one line: on a broken database Prefect's own server would fail to start, minutes later."""
+    path = Path(os.environ["PREFECT_HOME"]) / "prefect.db"
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        start = str(error.strerror).encode()
+    if start not in (b"", b"SQLite format 3\0"):
+        fix = "Move it away (it holds the history of runs, no results), or use --local"
+        raise UserError(f"the Prefect database {path} cannot be read", fix)
 
 
 def has_server() -> bool:

@@ -4,7 +4,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from flows.environment import has_server
+from flows.environment import check_prefect_database, has_server
 from flows.request import Request, Result
 from pipelines.execute import check_disk, estimate_seconds, find_hit, job_spec, save_pinned
 from pipelines.listener import Listener, Outcome
@@ -87,6 +87,8 @@ def _run_local(plan: Plan, home: Path, request: Request, listener: Listener) -> 
 
 
 def _run_flow(request: Request, home: Path, listener: Listener) -> Result:
+    if not has_server():
+        check_prefect_database()
     from flows.run import run_with_prefect
 
     return run_with_prefect(request, home, listener)

@@ -113,7 +113,7 @@ def _student(settings: Logits, job: Job, info: dict[str, Any]) -> Candidate:
 
 def kept_layers(asked: int | list[int], available: int) -> list[int]:
     """The indices that `layers` means for a teacher with `available` layers, checked."""
-    fix = f"the teacher has {available} layers, 0 to {available - 1}"
+    fix = f"the teacher has {available} layers: a number of them, or a list out of 0 to {available - 1}"
     if isinstance(asked, int):
         if not 1 <= asked <= available:
             raise UserError(f"layers: {asked} is not possible", fix)

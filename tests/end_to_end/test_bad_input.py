@@ -207,3 +207,13 @@ def test_an_output_that_cannot_be_written(cli, tmp_path):
         ["sh", "-c", f"{sys.executable} -m flows.cli recipes >&-"], stderr=subprocess.PIPE, text=True
     )
     assert closed.returncode == 0 and not closed.stderr, closed.stderr
+
+
+def test_a_prefect_database_that_cannot_be_read(cli, tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n" + GOOD)
+    (cli.home / "prefect").mkdir(parents=True)
+    (cli.home / "prefect" / "prefect.db").write_bytes(b"no database" * 100)
+    done = cli(
+        "run", "opinions", "--set", "data.source=rows.csv", "--set", "data.label=label", "--until", "data", code=2
+    )
+    one_line(done, "prefect.db cannot be read")
