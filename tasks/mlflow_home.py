@@ -36,6 +36,13 @@ QUIET = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """What MLflow must find in the environment before it is imported; a user's own setting stays."""
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow keeps addresses of files: table and column."""
 
 
 def tracking_uri(home: Path) -> str:
@@ -131,6 +138,9 @@ def _client(home: Path, uri: str) -> "MlflowClient":
                 _create_database(path, home / ARTIFACTS)
     if path is not None:
         _check_readable(path)
+        if path == home.resolve() / DATABASE:  # another's database keeps its own addresses
+            with contextlib.suppress(sqlite3.OperationalError):  # a home that can only be read is read as it is
+                _bring_along(path, home)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -144,6 +154,22 @@ def _check_readable(path: Path) -> None:
             f"the MLflow database {path} cannot be read: {error}",
             "Bring back a copy of it, or move it away: the next run begins a new one",
         ) from None
+
+
+def _bring_along(path: Path, home: Path) -> None:
+    """After a home was moved or copied, point its database to its own files: MLflow keeps absolute addresses."""
+    here = (home.resolve() / ARTIFACTS).as_uri()
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as database, database:
+        # The experiment that MLflow makes with the database (id 0) lies directly below the artifacts' root.
+        first = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+        before = first[0].rpartition("/")[0] if first and first[0] else here
+        if before == here or not before.endswith(f"/{ARTIFACTS}"):
+            return
+        for table, column in ADDRESSES:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (here, len(before) + 1, len(before) + 1, f"{before}/"),
+            )
 
 
 def _create_database(path: Path, artifacts: Path) -> None:

@@ -62,7 +62,7 @@ Models = dict[str, list[Version]]
 
 
 def read_models(home: Path, name: str | None = None) -> Models:
-    """The versions of all registered models (at least of `name`), the newest first. Writes nothing."""
+    """The versions of all registered models (at least of `name`), the newest first."""
     if is_fresh(home):
         return {}
     memo, state = home / "cache" / "registry.json", database_state(home)
@@ -82,10 +82,11 @@ def _thaw(item: dict[str, Any]) -> Version:
 
 def remember(home: Path) -> None:
     """Keep what MLflow says now for the next process; call it after the last write of a run."""
+    client = open_client(home)
     before = database_state(home)
     if before is None:
         return
-    models = ask_models(open_client(home))
+    models = ask_models(client)
     if database_state(home) == before:
         frozen = {name: [asdict(version) for version in versions] for name, versions in models.items()}
         with contextlib.suppress(OSError):  # only the next process's time

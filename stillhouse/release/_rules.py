@@ -1,5 +1,6 @@
 """The gate's rules over `scores.json`: each one a number, a limit and a sentence for when it fails."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,10 @@ def _at_most(rule: str, value: float, limit: float, reason: str, *, measured: bo
 
 
 def _shown(value: float, limit: float, digits: int = 3) -> tuple[str, str]:
-    """Both numbers with as many digits as it takes to see that they differ."""
-    while digits < 12 and value != limit and f"{value:.{digits}f}" == f"{limit:.{digits}f}":
+    """Both numbers with as many digits as the limit was written with, and as it takes to see that they differ."""
+    while digits < 12 and (
+        not math.isclose(float(f"{limit:.{digits}f}"), limit, rel_tol=1e-9)
+        or (value != limit and f"{value:.{digits}f}" == f"{limit:.{digits}f}")
+    ):
         digits += 1
     return f"{value:.{digits}f}", f"{limit:.{digits}f}"

@@ -16,8 +16,8 @@ import pytest
 from stillhouse.release._awkward import awkward_texts
 from stillhouse.scoring import OnnxScorer
 from tasks import fresh_check
+from tasks.logged_model import LARGEST_CHANGE
 from tasks.mlflow_home import load_mlflow, no_warnings
-from tasks.register import LARGEST_CHANGE
 from tests.end_to_end.model_server import predicted, serving
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,9 @@ import pytest
 from stillhouse.errors import Refused
 from stillhouse.files import read_json
 from tasks import fresh_check, registry
+from tasks.logged_model import LARGEST_CHANGE, save_served_model
 from tasks.mlflow_home import load_pyfunc, open_client, tracking_uri
-from tasks.register import LARGEST_CHANGE, register, save_served_model
+from tasks.register import register
 from tests.end_to_end.model_server import predicted, serving
 from tests.tasks.tiny_release import TEXTS, make_bundle, make_release, swap_labels
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks import register as registration
-from tasks.mlflow_home import DATABASE, open_client
+from tasks.mlflow_home import ARTIFACTS, DATABASE, open_client
 from tasks.registry import against_for
 from tasks.versions import remember
 from tests.tasks.tiny_release import make_release
@@ -57,6 +57,8 @@ def two_versions(tmp_path: Path, database_of_two: Path) -> Path:
 def _copy(database: Path, made: Path) -> Path:
     made.mkdir()
     shutil.copyfile(database, made / DATABASE)
+    if (database.parent / ARTIFACTS).is_dir():
+        shutil.copytree(database.parent / ARTIFACTS, made / ARTIFACTS)
     return made
 
 
