@@ -35,6 +35,7 @@ demo: setup
 	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse predict opinions "Lost my bag again and nobody answers the phone."
 
 test: lint
+	@$(BIN)/python -m compileall -q flows tasks pipelines stillhouse  # the tests start hundreds of processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --durations 15
 
 test-faults: setup

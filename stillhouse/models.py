@@ -18,7 +18,7 @@ from stillhouse.problems import find_problem
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers.modeling_utils import PreTrainedModel
 
 HUB_FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "README.md"]
 HEAD_PARTS = ("pooler", "final_norm")
@@ -155,13 +155,15 @@ def _load(
     directory: Path, problem: str, extra: dict[str, Any], dropout: float | None
 ) -> tuple["PreTrainedModel", list[str]]:
     """The model and the names of weights that the checkpoint does not have."""
-    import transformers
+    # Not from `transformers` itself: it names thousands of modules, which type checkers read for twenty seconds.
     from safetensors import SafetensorError
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import AutoConfig
 
-    auto_model = getattr(transformers, find_problem(problem).auto_model)
+    auto_model = getattr(modeling_auto, find_problem(problem).auto_model)
     try:
         with _quiet():
-            config = transformers.AutoConfig.from_pretrained(directory, local_files_only=True, **extra)
+            config = AutoConfig.from_pretrained(directory, local_files_only=True, **extra)
             own = _set_dropout(config, dropout)
             model, report = auto_model.from_pretrained(
                 directory, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
@@ -205,7 +207,7 @@ def _download(source: Source) -> Path:
 
 
 def _converted_tokenizer(directory: Path) -> Any:
-    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     try:
         with _quiet():

@@ -11,6 +11,10 @@ os.environ.update(
 )  # fmt: skip
 for name in ("STILLHOUSE_HOME", "STILLHOUSE_FAULT", "PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+# Each pytest-xdist process and its children on one core: threads that wait by spinning would slow the others.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture

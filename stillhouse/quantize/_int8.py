@@ -27,8 +27,8 @@ AGREEMENT = 0.995
 ALONE_ROWS = 200
 CALIBRATION_ROWS = 512
 PAIRS = 7
-SECONDS_PER_PASS = 0.4
-SECONDS_PER_SPEED = 1.0
+PASS_SHARE = 0.4
+"""Of `speed_seconds`: how long one pass of the comparison takes."""
 FILES = ("model.onnx", "tokenizer.json", "stillhouse.json")
 
 
@@ -74,7 +74,7 @@ def quantize_model(settings: "Int8", job: Job) -> Metrics:
     job.progress(2, 4, "other batches")
     rung |= batch_agreement(after, sample.rows, logits)
     job.progress(3, 4, "speed")
-    rung["measured"] = measure(before, after, sample.rows)
+    rung["measured"] = measure(before, after, sample.rows, settings.speed_seconds)
     rung["accepted"], rung["reason"] = judge(settings, rung)
     if not rung["accepted"]:
         del after
@@ -152,13 +152,13 @@ def batch_agreement(scorer: Scorer, rows: list[Any], logits: Any) -> dict[str, f
     return {"agreement": same / max(1, total), "largest_change": largest}
 
 
-def measure(before: Scorer, after: Scorer, rows: list[Any]) -> dict[str, Any]:
+def measure(before: Scorer, after: Scorer, rows: list[Any], seconds: float) -> dict[str, Any]:
     """Speed of both, interleaved, and the memory they took."""
-    some = pass_rows(before, rows, SECONDS_PER_PASS)
+    some = pass_rows(before, rows, seconds * PASS_SHARE)
     return {
         "speedup": speed_ratio(before, after, some, PAIRS),
-        "texts_per_second": measure_speed(after, some, SECONDS_PER_SPEED)["texts_per_second"],
-        "texts_per_second_before": measure_speed(before, some, SECONDS_PER_SPEED)["texts_per_second"],
+        "texts_per_second": measure_speed(after, some, seconds)["texts_per_second"],
+        "texts_per_second_before": measure_speed(before, some, seconds)["texts_per_second"],
         "peak_memory_mb": peak_memory_mb(),
     }
 

@@ -39,6 +39,8 @@ class Int8(Method):
     """Names of graph nodes to leave in 32 bits, as patterns: `/encoder/layer.0/*`."""
     max_rows: int = Field(4000, ge=1)
     """Largest number of validation rows to measure on, evenly spread over the split."""
+    speed_seconds: float = Field(1.0, gt=0, le=600)
+    """Seconds of speed measurement for each model; the comparison of both takes about seven times as long."""
 
     def check(self, filled: set[str]) -> None:
         check_names([self.metric] if self.metric else [], "metric")

@@ -24,7 +24,7 @@ from stillhouse.train._tokens import Tokens
 from stillhouse.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers.modeling_utils import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from stillhouse.models import encoder_layers, in_head
 from stillhouse.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers.modeling_utils import PreTrainedModel
 
 
 def parameter_depths(model: "PreTrainedModel") -> dict[str, int]:
@@ -82,7 +82,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, 
     """The learning rate over `steps` optimizer steps."""
     from math import ceil
 
-    from transformers import get_scheduler
+    from transformers.optimization import get_scheduler
 
     name = "constant_with_warmup" if settings.lr_scheduler_type == "constant" else settings.lr_scheduler_type
     warmup = ceil(steps * settings.warmup_ratio)

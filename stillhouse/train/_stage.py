@@ -31,7 +31,7 @@ from stillhouse.train.settings import TrainingSettings
 from stillhouse.train.stage import Stage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers.modeling_utils import PreTrainedModel
 
 DEFAULT_LENGTH = 128
 

@@ -95,8 +95,11 @@ steps:
     inputs: {{data: data, teachers: [full]}}
     with: {{layers: 1, train_embeddings: true, learning_rate: 1e-2, num_train_epochs: 4}}
   onnx: {{uses: export.onnx, inputs: {{model: student}}}}
-  int8: {{uses: quantize.int8, inputs: {{data: data, model: onnx, baseline: full}}, with: {{accept_loss: 0.2}}}}
-  scores: {{uses: evaluate.compare, inputs: {{data: data, model: int8, baseline: full}}, with: {{speed_seconds: 0.2}}}}
+  int8:
+    uses: quantize.int8
+    inputs: {{data: data, model: onnx, baseline: full}}
+    with: {{accept_loss: 0.2, speed_seconds: 0.05}}
+  scores: {{uses: evaluate.compare, inputs: {{data: data, model: int8, baseline: full}}, with: {{speed_seconds: 0.05}}}}
   release:
     uses: release.gate
     inputs: {{data: data, model: int8, scores: scores}}

@@ -128,17 +128,6 @@ def test_a_home_that_is_moved_takes_its_models_along(cli_after_run):
     assert cli.json("predict", "tiny", "the crew was awful rude")["predictions"][0]["label"] == "bad"
 
 
-def test_a_copied_home_writes_into_itself(cli_after_run, tiny_recipe):
-    cli, original = cli_after_run, cli_after_run.home
-    files = sorted(original.rglob("*"))
-    cli.home = original.with_name("copied")
-    shutil.copytree(original, cli.home)
-    again = cli.json("run", str(tiny_recipe), "--local", "--set", "int8.per_channel=false")
-    assert again["model"]["version"] == 2
-    assert len(list((cli.home / "mlartifacts").rglob("model.onnx"))) == 2
-    assert sorted(original.rglob("*")) == files
-
-
 def test_python_files_beside_the_data_are_not_ours(cli, tiny_recipe):
     for name in ("random.py", "csv.py", "json.py"):
         (cli.cwd / name).write_text("raise SystemExit('a file of the user was imported')")

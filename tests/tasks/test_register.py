@@ -1,6 +1,7 @@
 """From a passed release to a version, whatever happens in between."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,18 @@ def test_another_gate_for_the_champion_itself(two_versions: Path, tmp_path: Path
     """The newer verdict counts, and `previous` still is another model."""
     assert push(two_versions, tmp_path, seed=1, gate="loose")["version"] == 3
     assert aliases(two_versions) == {"champion": 3, "previous": 1}
+
+
+def test_a_copied_home_writes_into_itself(two_versions: Path, tmp_path: Path, checks: list[str]) -> None:
+    """MLflow keeps absolute addresses: a copy must not log its models into the original, nor read them there."""
+    files = sorted(two_versions.rglob("*"))
+    copy = tmp_path / "copy"
+    shutil.copytree(two_versions, copy)
+    assert push(copy, tmp_path, seed=2)["version"] == 3
+    assert sorted(two_versions.rglob("*")) == files
+    for version in ("opinions/1", "opinions/3"):
+        assert registry.resolve(copy, version)["directory"].is_relative_to(copy)
+    assert aliases(two_versions) == {"champion": 2, "previous": 1}
 
 
 def test_a_champion_that_moved_is_respected(two_versions: Path, tmp_path: Path, checks: list[str]) -> None:

@@ -33,9 +33,7 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def short_measurements(monkeypatch):
-    monkeypatch.setattr(_int8, "SECONDS_PER_PASS", 0.02)
-    monkeypatch.setattr(_int8, "SECONDS_PER_SPEED", 0.05)
+def few_rows_alone(monkeypatch):
     monkeypatch.setattr(_int8, "ALONE_ROWS", 20)
 
 
@@ -43,7 +41,7 @@ def run(directory, model, data, baseline=None, **settings):
     inputs = {"model": model, "data": data} | ({"baseline": baseline} if baseline else {})
     job = make_job(directory, "int8", **inputs)
     before = sorted(model.iterdir())
-    figures = Int8.model_validate({"accept_loss": 1, "min_speedup": 0, **settings}).run(job)
+    figures = Int8.model_validate({"accept_loss": 1, "min_speedup": 0, "speed_seconds": 0.05, **settings}).run(job)
     assert sorted(model.iterdir()) == before, "an input artifact is never written to"
     return job.out, json.loads((job.out / "rung.json").read_text()), figures
 
