@@ -36,7 +36,7 @@ demo: setup
 
 test: lint
 	@$(BIN)/python -m compileall -q flows tasks pipelines stillhouse  # the tests start hundreds of processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations 15
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 tests/end_to_end/test_random_kills.py
