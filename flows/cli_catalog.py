@@ -96,6 +96,8 @@ def new(
 
     if not file.exists():
         raise UserError(f"no file {file}", "Name a CSV, TSV, JSONL or Parquet file, or a folder")
+    if not (file.is_file() or file.is_dir()):
+        raise UserError(f"{file} is neither a file nor a folder", "Copy what it gives into a file")
     name = (
         "".join(c if (c.isascii() and c.isalnum()) or c in "-_" else "-" for c in file.stem)
         .strip("-_")[:50]

@@ -50,6 +50,8 @@ def predict(
         summary = predict_file(directory, Path(source), text, output or _default_output(Path(source)))
         print_json(summary) if as_json else print(f"{summary['rows']:,} rows → {summary['output']}")
         return
+    elif os.path.isdir(source):
+        raise UserError(f"{source} is a directory", "Name a file in it, or put a text in quotes")
     elif Path(source).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
         raise UserError(f"no file {source}", "Name an existing file, or put a text in quotes")
     else:

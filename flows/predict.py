@@ -33,6 +33,7 @@ def predict_file(directory: Path, source: Path, text: str, output: Path) -> dict
 
 
 def _write(directory: Path, source: Path, text: str, part: Path, suffix: str) -> int:
+    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -41,10 +42,9 @@ def _write(directory: Path, source: Path, text: str, part: Path, suffix: str) ->
     scorer = load_scorer(directory)
     rows, writer, schema = 0, None, None
     for chunk in iter_rows(source, text):
-        chunk = chunk.copy()
         results = scorer.predict([value if isinstance(value, str) else "" for value in chunk[text]])
-        for name, values in _columns(results).items():
-            chunk[name] = values
+        columns = pd.DataFrame(_columns(results), index=chunk.index)
+        chunk = pd.concat([chunk.drop(columns=list(columns), errors="ignore"), columns], axis=1)
         if suffix == ".parquet":
             try:
                 table = pa.Table.from_pandas(chunk, schema=schema, preserve_index=False)

@@ -97,6 +97,11 @@ def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[st
         for rung in rungs:
             table.add_row(*(str(rung.get(key, "")) for key in ("model", "quality", "size", "speed", "note")))
         console.print(table)
+        for rung in rungs:
+            if rung.get("reason"):
+                console.print(
+                    f"[yellow]{rung['model']} rejected, its input goes on: {rung['reason']}[/]", soft_wrap=True
+                )
     if result.gate:
         word = "[bold green]passed[/]" if result.gate["passed"] else "[bold yellow]refused[/]"
         console.print(f"gate: {word}")
@@ -134,4 +139,4 @@ def figure(value: float) -> str:
 
 
 def size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

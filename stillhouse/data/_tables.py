@@ -86,19 +86,33 @@ def _delimited(path: Path, form: str, layout: Layout, counts: Counter[str], rows
 
 
 def _csv_records(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
-    reader = csv.reader(lines, delimiter=delimiter)
-    last = 0
+    marks = [0]
+    reader = csv.reader(_count_marks(lines, marks), delimiter=delimiter)
+    last, opened = 0, 0
     while True:
         try:
             record = next(reader)
         except StopIteration:
+            if opened:  # the reader takes the end of the file for the end of the field
+                raise _never_closed(path, opened) from None
             return
         except csv.Error as error:
             raise UserError(f"{path}, after line {last}: {error}", "Correct that line") from None
         if reader.line_num - last > _LONGEST_ROW:
-            raise UserError(f"{path}: a quotation mark opened at line {last + 1} is never closed", "Correct that line")
-        last = reader.line_num
+            raise _never_closed(path, last + 1)
+        opened = last + 1 if reader.line_num - last > 1 and marks[0] % 2 else 0
+        last, marks[0] = reader.line_num, 0
         yield record
+
+
+def _count_marks(lines: Iterable[str], marks: list[int]) -> Iterator[str]:
+    for line in lines:
+        marks[0] += line.count('"')
+        yield line
+
+
+def _never_closed(path: Path, line: int) -> UserError:
+    return UserError(f"{path}: a quotation mark opened at line {line} is never closed", "Correct that line")
 
 
 def _check_header(path: Path, header: list[str], delimiter: str, layout: Layout) -> None:
@@ -189,6 +203,9 @@ def _parquet(path: Path, rows: int) -> Iterator[Batch]:
         raise UserError(f"{path} is not a readable Parquet file: {reason}", "Write it again") from None
     with file:
         names = file.schema_arrow.names
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise UserError(f'{path} has two columns "{repeated[0]}"', "Rename one")
         empty = iter([{name: [] for name in names}])
         try:
             yield from chain((batch.to_pydict() for batch in file.iter_batches(batch_size=rows)), empty)

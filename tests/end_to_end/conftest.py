@@ -159,7 +159,9 @@ def home_until(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Cal
         if step not in made:
             directory = tmp_path_factory.mktemp(f"until-{step}")
             made[step] = directory / "home"
-            Cli(made[step], directory)("run", str(write_tiny_recipe(directory, tiny_base)), "--local", "--until", step)
+            recipe = str(write_tiny_recipe(directory, tiny_base))
+            result = Cli(made[step], directory)("run", recipe, "--local", "--until", step, "--json").stdout
+            (directory / "result.json").write_text(result)
         return made[step]
 
     return home
@@ -175,6 +177,12 @@ def cli_with_head(cli: Cli, home_until: Callable[[str], Path]) -> Cli:
 def cli_after_run(cli: Cli, home_until: Callable[[str], Path]) -> Cli:
     """A command line in a home where the tiny recipe ran and its model is champion."""
     return copied(cli, home_until("release"))
+
+
+@pytest.fixture
+def first_run(home_until: Callable[[str], Path]) -> dict:
+    """What the run that made the home of `cli_after_run` said."""
+    return json.loads((home_until("release").parent / "result.json").read_text())
 
 
 def copied(cli: Cli, home: Path) -> Cli:

@@ -17,9 +17,8 @@ def states(result: dict) -> dict[str, str]:
     return {step["name"]: step["state"] for step in result["steps"]}
 
 
-def test_from_rows_to_a_registered_model_and_back(cli, tiny_recipe):
-    recipe = str(tiny_recipe)
-    first = cli.json("run", recipe, "--local")
+def test_from_rows_to_a_registered_model_and_back(cli_after_run, first_run, tiny_recipe):
+    cli, recipe, first = cli_after_run, str(tiny_recipe), first_run
     assert states(first) == dict.fromkeys(STEPS, "ran")
     assert first["gate"] == {"passed": True, "reasons": []}
     assert (first["model"]["name"], first["model"]["version"], first["model"]["alias"]) == ("tiny", 1, "champion")

@@ -147,6 +147,31 @@ def test_a_bad_name_is_one_line_with_a_fix(tmp_path, name, expected):
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("", "names no data"), (" ", "names no data"), ("a\0b", "names no data"), ("x" * 5000, "there is no data at")],
+)
+def test_a_name_that_no_file_can_have(tmp_path, name, expected):
+    with pytest.raises(UserError, match=expected) as refused:
+        resolve(name, tmp_path)
+    assert len(str(refused.value)) < 300
+
+
+def test_a_pipe_is_neither_file_nor_directory(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "/dev/null"):
+        with pytest.raises(UserError, match="neither a file nor a directory"):
+            resolve(name, tmp_path)
+
+
+def test_a_file_name_that_is_not_unicode_is_refused(tmp_path):
+    (tmp_path / "rows").mkdir()
+    os.mkdir(os.fsencode(tmp_path / "rows") + b"/\xff")
+    (tmp_path / "rows" / os.fsdecode(b"\xff") / "a.txt").write_text("a")
+    with pytest.raises(UserError, match="the name is not UTF-8"):
+        resolve("rows", tmp_path)
+
+
 def test_a_missing_demo_package_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"stillhouse\[demo\]"):

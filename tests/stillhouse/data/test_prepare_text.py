@@ -272,6 +272,11 @@ BAD = {
     "equal.csv": (lambda path: write_csv(path, [ROWS[0]] * 99), {}, "distinct row"),
     "unlabelled.csv": (lambda path: write_csv(path, [(text, "") for text, _ in ROWS]), {}, "not one of its 200 rows"),
     "blank.csv": (lambda path: write_csv(path, [(" ", "a")] * 9), {}, r"none of its 9 rows can be used \(empty: 9\)"),
+    "shortquote.csv": (
+        lambda path: path.write_text("text,label\n" + "x,b\n" * 9 + '"never closed,a\n' + "x,b\n" * 3),
+        {},
+        "a quotation mark opened at line 11 is never closed",
+    ),
     "quote.csv": (
         lambda path: path.write_text('text,label\n"never closed,a\n' + "x,b\n" * 3000),
         {},

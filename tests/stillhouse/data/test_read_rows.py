@@ -78,3 +78,19 @@ def test_a_missing_text_column_names_the_nearest(tmp_path):
     path.write_text("texts,id\na,1\n")
     with pytest.raises(UserError, match='did you mean "texts"'):
         read_rows(path, "text")
+
+
+def test_a_closed_quotation_at_the_end_of_a_file_is_a_row(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('text,label\n"one\ntwo",a\n5" pipe,b\n"three ""and""\nfour",c\n')
+    assert read_rows(path, "text")["text"].tolist() == ["one\ntwo", '5" pipe', 'three "and"\nfour']
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    column = pa.array(["a", "b"])
+    pq.write_table(pa.Table.from_arrays([column, column], names=["label", "label"]), tmp_path / "rows.parquet")
+    with pytest.raises(UserError, match='has two columns "label"'):
+        read_rows(tmp_path / "rows.parquet", "label")
