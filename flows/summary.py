@@ -14,7 +14,8 @@ from stillhouse.store import Store
 
 
 def rung_rows(result: Result, home: Path) -> list[dict[str, Any]]:
-    """Rows `{model, quality, size, speed, note, reason}`: references, baseline and candidate on test rows, then the rungs."""
+    """Rows `{model, quality, size, speed, note, reason}`: references, then baseline and candidate on test rows, then
+    the rungs."""
     store = Store(home)
     scores_step = next((s for s in result.steps if s["uses"] == "evaluate.compare"), None)
     if scores_step is None:
@@ -70,7 +71,8 @@ def _rungs(result: Result, store: Store) -> list[dict[str, Any]]:
         verdict = "accepted" if rung["accepted"] else "rejected"
         rows.append({
             "model": f"{step['name']} (rung)", "quality": f"{rung['quality']['value']:.4f}       ",
-            "size": size(rung["bytes"]), "speed": f"{speed:,.0f}" if speed else "", "note": f"validation, {verdict}", "reason": "" if rung["accepted"] else rung["reason"],
+            "size": size(rung["bytes"]), "speed": f"{speed:,.0f}" if speed else "", "note": f"validation, {verdict}",
+            "reason": "" if rung["accepted"] else rung["reason"],
         })  # fmt: skip
     return rows
 

@@ -90,18 +90,7 @@ class Terminal(Listener):
 def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[str], console: Console) -> None:
     """Each rung's quality, size and speed; the verdict; the model's name; the next commands to type."""
     if rungs:
-        table = Table(box=None, padding=(0, 1))
-        for column in ("model", "quality", "size", "texts/s", ""):
-            left = column in ("model", "")
-            table.add_column(column, justify="left" if left else "right", no_wrap=True)
-        for rung in rungs:
-            table.add_row(*(str(rung.get(key, "")) for key in ("model", "quality", "size", "speed", "note")))
-        console.print(table)
-        for rung in rungs:
-            if rung.get("reason"):
-                console.print(
-                    f"[yellow]{rung['model']} rejected, its input goes on: {rung['reason']}[/]", soft_wrap=True
-                )
+        _show_rungs(rungs, console)
     if result.gate:
         word = "[bold green]passed[/]" if result.gate["passed"] else "[bold yellow]refused[/]"
         console.print(f"gate: {word}")
@@ -119,6 +108,19 @@ def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[st
         console.print("next:")
         for line in next_steps:
             console.print(f"  {line}", soft_wrap=True)
+
+
+def _show_rungs(rungs: list[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, padding=(0, 1))
+    for column in ("model", "quality", "size", "texts/s", ""):
+        left = column in ("model", "")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    for rung in rungs:
+        table.add_row(*(str(rung.get(key, "")) for key in ("model", "quality", "size", "speed", "note")))
+    console.print(table)
+    for rung in rungs:
+        if rung.get("reason"):
+            console.print(f"[yellow]{rung['model']} rejected, its input goes on: {rung['reason']}[/]", soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
