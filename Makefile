@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH ?=
 DEMO_HOME ?= .stillhouse
 
-.PHONY: help setup demo test test-faults test-light lint format clean lock recipes
+.PHONY: help setup demo test test-faults test-light lint style format clean lock recipes
 
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
@@ -34,9 +34,12 @@ demo: setup
 	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse run opinions
 	STILLHOUSE_HOME=$(DEMO_HOME) $(BIN)/stillhouse predict opinions "Lost my bag again and nobody answers the phone."
 
-test: lint
-	@$(BIN)/python -m compileall -q flows tasks pipelines stillhouse  # the tests start hundreds of processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations 15
+# pyright runs beside the tests, which wait a lot; bytecode is written first, because they start hundreds of processes.
+test: style
+	@$(BIN)/python -m compileall -q flows tasks pipelines stillhouse
+	@$(BIN)/pyright > $(VENV)/pyright.log 2>&1 & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations 15; \
+	tests=$$?; wait $$types; types=$$?; cat $(VENV)/pyright.log; exit $$((tests + types))
 
 test-faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 tests/end_to_end/test_random_kills.py
@@ -44,10 +47,12 @@ test-faults: setup
 test-light: demo
 	DEMO_HOME=$(DEMO_HOME) $(BIN)/python -m pytest -m slow -rP tests/end_to_end/test_light_environment.py
 
-lint: setup
+lint: style
+	$(BIN)/pyright
+
+style: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
 format: setup
