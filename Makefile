@@ -16,6 +16,9 @@ help:
 	@echo "make test-light   the demo's model in an environment without torch and stillhouse"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make recipes      the news and entities recipes in full"
+	@echo "make setup        the environment alone; TORCH=... for another torch"
+	@echo "make format       mend what ruff can mend"
+	@echo "make lock         pin what the environment holds"
 	@echo "make clean        remove the environment, caches and the demo's state"
 
 setup: $(READY)
@@ -26,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	@if [ -n "$(TORCH)" ]; then \
 		$(BIN)/pip install -qq $(TORCH) && grep -v '^torch==' requirements.lock > $(VENV)/lock.txt; \
 	else cp requirements.lock $(VENV)/lock.txt; fi
-	@$(BIN)/pip install -qq -r $(VENV)/lock.txt
+	@$(BIN)/pip install -qq --use-pep517 -r $(VENV)/lock.txt
 	@$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	@touch $(READY)
 

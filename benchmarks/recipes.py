@@ -96,8 +96,9 @@ def main() -> None:
         if name == "entities" and WNUT.is_dir():
             overrides.append(f"data.source={WNUT}")
         runs = [run(name, 42 + i, options.home, overrides) for i in range(options.seeds)]
+        said = [override.replace(f"{ROOT.parent}/", "../") for override in overrides]
         report = {
-            "recipe": name, "overrides": options.overrides, "summary": summary(runs),
+            "recipe": name, "overrides": said, "summary": summary(runs),
             "machine": fingerprint(), "versions": library_versions(LIBRARIES), "runs": runs,
         }  # fmt: skip
         print(json.dumps({"recipe": name, **report["summary"]}, indent=1))

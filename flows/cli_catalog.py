@@ -9,6 +9,7 @@ import typer
 from flows.output import print_json
 from stillhouse.errors import UserError
 
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 STARTER = """\
 # Own data on the `{base}` recipe. Run it with: stillhouse run {file}
 extends: {base}
@@ -24,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(new)
 
 
-def recipes(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def recipes(as_json: Json = False) -> None:
     """List the shipped recipes.
 
     Example: stillhouse recipes
@@ -45,11 +46,13 @@ def recipes(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One method: its slots, settings and defaults.")] = None,
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="METHOD", help="One method: its slots, settings and defaults.")
+    ] = None,
+    as_json: Json = False,
     schema: Annotated[bool, typer.Option("--schema", help="JSON schema of recipes, for editors.")] = False,
 ) -> None:
-    """List the methods, or describe one; generated from the settings classes.
+    """List the methods, or describe one.
 
     Example: stillhouse methods train.stage
     """
@@ -81,12 +84,12 @@ def _print_details(method: dict[str, Any]) -> None:
 
 
 def new(
-    file: Annotated[Path, typer.Argument(help="Your data: CSV, TSV, JSONL, Parquet, or a folder.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Your data: CSV, TSV, JSONL, Parquet, or a folder.")],
     text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
     label: Annotated[str, typer.Option(help="Column with the label.")] = "label",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe to write.")] = None,
     base: Annotated[str, typer.Option(help="Shipped recipe to start from.")] = "opinions",
-    as_json: Annotated[bool, typer.Option("--json")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a starter recipe for your own data.
 
@@ -105,8 +108,6 @@ def new(
         or "own-data"
     )
     path = output or Path(f"{name}.yaml")
-    if path.exists():
-        raise UserError(f"{path} is there already", "Name another with --output")
     source = json.dumps(_relative(file.resolve(), path.resolve().parent), ensure_ascii=False)
     shipped, _ = load_recipe(base)
     columns = {}
@@ -116,6 +117,8 @@ def new(
     kept = {"source", "max_train_rows", *OF_THE_SOURCE, *columns}
     extra = "".join(f", {key}: null" for key in shipped.steps["data"].settings if key not in kept)
     said = "".join(f", {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in columns.items())
+    if path.exists():
+        raise UserError(f"{path} is there already", "Name another with --output")
     content = STARTER.format(base=base, name=name, file=path, source=source, columns=said, extra=extra)
     path.write_text(content, encoding="utf-8")
     try:
@@ -132,7 +135,7 @@ def new(
 def _check_columns(file: Path, text: str, label: str) -> None:
     if file.is_dir():
         return
-    from stillhouse.data.read import iter_rows
+    from stillhouse.data.rows import iter_rows
 
     for chunk in iter_rows(file, text):
         if label not in chunk.columns:

@@ -36,7 +36,7 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSONL or Parquet file to write.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Label a text, or every row of a file; one row out for one in, in order.
+    """Label a text, or every row of a file. One row out for one in, in order.
 
     Example: stillhouse predict opinions "the crew was wonderful"
     """
@@ -108,7 +108,7 @@ def models(as_json: Json = False) -> None:
 
 def promote(
     name: ModelName,
-    version: Annotated[int, typer.Argument(metavar="VERSION")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of it.")],
     force: Annotated[bool, typer.Option(help="Even without a passed verdict.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -131,8 +131,10 @@ def rollback(name: ModelName, as_json: Json = False) -> None:
     _report(registry.rollback(_home(), name), as_json)
 
 
-def export(name: ModelName, directory: Annotated[Path, typer.Argument(metavar="DIR")], as_json: Json = False) -> None:
-    """Copy a registered model's bundle into a directory; it scores there without stillhouse.
+def export(
+    name: ModelName, directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to.")], as_json: Json = False
+) -> None:
+    """Copy a registered model into a directory. It scores there without stillhouse.
 
     Example: stillhouse export opinions ./opinions-model
     """

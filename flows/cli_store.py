@@ -1,6 +1,7 @@
 """`store verify | gc | show` and `doctor`: what is on the disk, and whether it is sound."""
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +9,9 @@ from flows.environment import prepare
 from flows.output import print_json
 from flows.terminal import size
 from stillhouse.home import find_home
+
+if TYPE_CHECKING:
+    from stillhouse.store import Store
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -21,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def verify(as_json: Json = False) -> None:
-    """Read everything again and compare with the recorded digests; exit 1 when something is damaged.
+    """Compare every file with its digest. Exit 1 when something is damaged.
 
     Example: stillhouse store verify
     """
@@ -44,7 +48,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Free space: damaged and unfinished leftovers, old derived data, and old artifacts no release needs.
+    """Free space that nothing needs. Damaged and unfinished leftovers, old derived data, old artifacts of no release.
 
     Example: stillhouse store gc --dry-run
     """
@@ -64,9 +68,10 @@ def gc(
 
 
 def show(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key or its beginning.")], as_json: Json = False
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="A key or its beginning; all without.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Show an artifact: what made it, from what, its files and figures.
+    """List the artifacts, or show one. What made it, from what, its files and figures.
 
     Example: stillhouse store show 3fa94c
     """
@@ -74,6 +79,9 @@ def show(
     from stillhouse.upkeep import find_key
 
     store = Store(find_home())
+    if key is None:
+        _list_artifacts(store, as_json)
+        return
     manifest = store.manifest(find_key(store, key))
     assert manifest is not None
     if as_json:
@@ -90,8 +98,19 @@ def show(
     print(f"  {store.path(manifest['key'])}")
 
 
+def _list_artifacts(store: "Store", as_json: bool) -> None:
+    """The newest first."""
+    manifests = [manifest for key in store.list_keys() if (manifest := store.manifest(key))]
+    if as_json:
+        print_json(manifests)
+    for manifest in [] if as_json else manifests:
+        day = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest["measured"]["created"]))
+        held = size(sum(entry["bytes"] for entry in manifest["files"].values()))
+        print(f"{manifest['key'][:12]}  {day}  {held:>9}  {manifest['recipe']}/{manifest['step']}")
+
+
 def doctor(as_json: Json = False) -> None:
-    """Say what is installed, what is wrong, and what to do; closes runs whose process is dead.
+    """Say what is installed and what is wrong. Each fault with its remedy; runs whose process is dead are closed.
 
     Example: stillhouse doctor
     """

@@ -62,4 +62,4 @@ def _dead_runs(home: Path) -> dict[str, Any]:
         from tasks.dead_flow_runs import close_dead_flow_runs
 
         closed += close_dead_flow_runs()
-    return _check("runs", True, f"{len(closed)} runs of dead processes closed" if closed else "none left open")
+    return _check("runs", True, f"{len(closed)} of dead processes closed" if closed else "none left open")

@@ -37,7 +37,7 @@ def _write(directory: Path, source: Path, text: str, part: Path, suffix: str) ->
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from stillhouse.data.read import iter_rows
+    from stillhouse.data.rows import iter_rows
 
     scorer = load_scorer(directory)
     rows, writer, schema = 0, None, None

@@ -7,6 +7,7 @@ from pathlib import Path
 from flows.environment import check_prefect_database, has_server
 from flows.request import Request, Result
 from pipelines.execute import check_disk, estimate_seconds, find_hit, job_spec, save_pinned
+from pipelines.explain import causes
 from pipelines.listener import Listener, Outcome
 from pipelines.load import load_recipe
 from pipelines.local import run_plan
@@ -51,7 +52,7 @@ def run_request(request: Request, home: Path, listener: Listener) -> Result:
     make_home(home)
     plan = plan_request(request, home)
     store = Store(home)
-    listener.plan_made(plan, estimate_seconds(plan, store))
+    listener.plan_made(plan, estimate_seconds(plan, store), causes(plan, store))
     rebuild = set(request.rebuild)
     if plan.complete and not rebuild and not (has_server() and not request.local):
         result = _all_hits(plan, home, request, listener)

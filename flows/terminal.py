@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -14,6 +15,8 @@ from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 
 PLAIN_SECONDS = 10.0
+CAUSES = 4
+"""So many lines on why something is done again."""
 STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "refused": "bold yellow"}
 
 
@@ -32,18 +35,22 @@ class Terminal(Listener):
         self.last: dict[str, float] = {}
         self.lock = threading.RLock()
 
-    def plan_made(self, plan: Plan, estimates: dict[str, float | None]) -> None:
+    def plan_made(self, plan: Plan, estimates: dict[str, float | None], causes: list[str]) -> None:
         hits = sum(step.hit for step in plan.steps)
         if plan.complete:
             self.console.print(f"[bold]{plan.recipe.name}[/]: all {hits} steps are in the store")
             return
         known = [seconds for seconds in estimates.values() if seconds]
-        about = f", about {duration(sum(known))}" if known and len(known) == len(estimates) else ""
+        about = f", about {duration(sum(known))}" if known and len(known) == len(estimates) else ", time not known yet"
         todo = ", ".join(estimates)
         self.console.print(
             f"[bold]{plan.recipe.name}[/]: {len(estimates)} of {len(plan.steps)} steps to run{about}: {todo}",
             soft_wrap=True,
         )
+        for cause in causes[:CAUSES]:
+            self.console.print(f"  [dim]{escape(cause)}[/]", soft_wrap=True)
+        if len(causes) > CAUSES:
+            self.console.print(f"  [dim]and {len(causes) - CAUSES} more: stillhouse plan --explain[/]")
 
     def step_started(self, name: str) -> None:
         with self.lock:
@@ -79,12 +86,14 @@ class Terminal(Listener):
                 self.console.print(f"  [yellow]{name} {outcome['warning']}; to make it again: --rebuild {name}[/]")
 
     def note(self, text: str) -> None:
-        self.console.print(f"  [dim]{text}[/]")
+        self.console.print(f"  [dim]{escape(text)}[/]")
 
     def close(self) -> None:
+        """Take the bars away; what other threads still report is not shown."""
         if self.live is not None:
             self.live.stop()
             self.live = None
+        self.console.quiet = True
 
 
 def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[str], console: Console) -> None:

@@ -23,6 +23,22 @@ def explain(plan: Plan, store: Store) -> dict[str, str]:
     return reasons
 
 
+def causes(plan: Plan, store: Store) -> list[str]:
+    """What made finished steps stale, a line for each reason: `code stillhouse.models changed: head, top`."""
+    misses = {step.key: step.name for step in plan.steps if not step.hit}
+    previous = _previous(plan, store) if misses else {}
+    steps: dict[str, list[str]] = {}
+    for step in plan.steps:
+        if step.hit:
+            continue
+        reasons = [step.wrong] if step.wrong else []
+        if not reasons and step.name in previous:
+            reasons = [line for line in _differences(step, previous[step.name], misses, plan) if line[:6] != "input "]
+        for reason in reasons:
+            steps.setdefault(reason, []).append(step.name)
+    return [f"{reason}: {', '.join(names)}" for reason, names in steps.items()]
+
+
 def _previous(plan: Plan, store: Store) -> dict[str, Manifest]:
     """The newest artifact of each step, one of the same recipe before any other."""
     found: dict[str, Manifest] = {}

@@ -38,7 +38,8 @@ def recipe_path(name: str) -> Path:
     if path.is_file():
         return path.resolve()
     if path.suffix in (".yaml", ".yml") or "/" in name:
-        raise UserError(f"no recipe file {name}", f"Shipped recipes: {', '.join(shipped)}")
+        fix = f"Shipped recipes: {', '.join(shipped)}; `stillhouse new FILE` writes one for your data"
+        raise UserError(f"no recipe file {name}", fix)
     raise UserError(f'no recipe "{name}"', nearest(name, set(shipped)))
 
 
@@ -117,7 +118,7 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     for name, step in _steps(tree).items():
         settings = step.get("with") if isinstance(step, dict) else None
         if isinstance(settings, dict) and "source" in settings:
-            _forget_source(_steps(base).get(name))
+            _forget_source(_steps(base), name)
     _anchor_paths(tree, _merge(base, tree), path.parent)
     return _merge(base, tree)
 
@@ -126,11 +127,16 @@ def _steps(tree: dict[str, Any]) -> dict[str, Any]:
     return tree["steps"] if isinstance(tree.get("steps"), dict) else {}
 
 
-def _forget_source(step: Any) -> None:
-    """Other data: what the recipe says about the licence and language of its own does not hold."""
-    if isinstance(step, dict) and isinstance(step.get("with"), dict):
-        for key in OF_THE_SOURCE:
-            step["with"].pop(key, None)
+def _forget_source(steps: dict[str, Any], name: str) -> None:
+    """Other data: what the recipe says of its own data's licence and language, and how long it takes, does not hold."""
+    for other, step in steps.items():
+        if not isinstance(step, dict):
+            continue
+        if isinstance(step.get("resources"), dict):
+            step["resources"].pop("expect_seconds", None)
+        if other == name and isinstance(step.get("with"), dict):
+            for key in OF_THE_SOURCE:
+                step["with"].pop(key, None)
 
 
 def _merge(base: Any, over: Any) -> Any:
@@ -204,7 +210,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if key in method.external and isinstance(value, str):
         value = anchored(value, Path.cwd())
     if key == "source":
-        _forget_source(step)
+        _forget_source(steps, step_name)
     _put(step, ["with", key, *inner], value, target)
 
 

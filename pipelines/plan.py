@@ -190,6 +190,8 @@ def _plan_step(name: str, step: Step, context: _Context) -> PlannedStep:
         parts["recipe"] = context.recipe.name  # the model card says it
     key = digest(parts)
     hit, wrong = _look_up(key, method_class, context.world.store)
+    if not (hit or step.skip):
+        method.check_sources(sources)
     return PlannedStep(
         name, step.uses, method.output, key, settings, seed, inputs, sources, parts, step.resources, hit, wrong,
         step.skip, against,

@@ -17,7 +17,7 @@ class Resources(BaseModel):
     share_machine: bool = False
     """Do not wait for other runs' heavy steps on this machine."""
     expect_seconds: float | None = Field(None, gt=0)
-    """What to show as the expected time before there is a measured one."""
+    """What to show as the expected time before there is a measured one; forgotten by who extends it for other data."""
 
 
 class Step(BaseModel):

@@ -40,6 +40,9 @@ class Method(BaseModel):
     def check(self, filled: set[str]) -> None:
         """Raise `UserError` for a combination of settings and filled slots that cannot work."""
 
+    def check_sources(self, sources: dict[str, "Source"]) -> None:
+        """Raise `UserError` for a source on this machine that lacks what the settings name; asked before a run."""
+
     def run(self, job: "Job") -> Metrics:
         """Fill `job.out`; return the figures worth showing in one line."""
         raise NotImplementedError

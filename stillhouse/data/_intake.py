@@ -18,7 +18,7 @@ from stillhouse.data._spool import RESERVED, Spool
 from stillhouse.data._tables import Batch
 from stillhouse.data.read import load_info, load_labels
 from stillhouse.errors import UserError, nearest
-from stillhouse.method import Job
+from stillhouse.method import Job, Source
 
 _PREVIOUS = {Role.TRAIN_PREVIOUS: "train", Role.VALIDATION_PREVIOUS: "validation", Role.TEST_PREVIOUS: "test"}
 Cleaned = tuple[list[int], list[str], list[str], dict[str, list[Any]]]
@@ -91,6 +91,15 @@ def read_all(job: Job, how: Preparation, counts: Counter[str], path: Path) -> tu
     return spool.finish()
 
 
+def check_columns(sources: dict[str, Source], how: Preparation) -> None:
+    """What `read_all` would say of the first rows' columns; what must be fetched first is not asked."""
+    for source in sources.values():
+        if source.path is not None:
+            counts: Counter[str] = Counter()
+            parts = open_parts(source, Path(), how.reading(counts), counts)
+            _require(next(parts["train"](), {}), how, source.name)
+
+
 def _lost(counts: Counter[str]) -> int:
     return sum(counts[reason] for reason in ("empty", "no_label", "mapped_to_null", "low_confidence"))
 
@@ -114,11 +123,12 @@ def _extra(value: Any) -> str | None:
 def _incoming(job: Job, how: Preparation, counts: Counter[str]) -> list[_Incoming]:
     source = job.sources["source"]
     reading = how.reading(counts)
-    parts = open_parts(source, job, reading, counts)
+    downloads = job.scratch / "downloads"
+    parts = open_parts(source, downloads, reading, counts)
     incoming = [_Incoming(Role.NEW, source.name, parts["train"], False)]
     for split, role in (("validation", Role.VALIDATION_GIVEN), ("test", Role.TEST_GIVEN)):
         if own := job.sources.get(split):
-            held_out = open_parts(own, job, replace(reading, given_splits=True), counts)
+            held_out = open_parts(own, downloads, replace(reading, given_splits=True), counts)
             incoming.append(_Incoming(role, own.name, held_out.get(split) or held_out["train"], True))
         elif split in parts:
             incoming.append(_Incoming(role, f"{source.name} ({split})", parts[split], False))

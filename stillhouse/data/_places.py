@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.data._bytes import read_text
 from stillhouse.data._tables import Batch
 from stillhouse.errors import UserError
-from stillhouse.method import Job, Source
+from stillhouse.method import Source
 from stillhouse.source import directory_files, fetch_url
 
 _BATCH = 5_000
@@ -42,12 +42,12 @@ class Reading:
     """A directory may hold one directory of `.txt` files for each label."""
 
 
-def open_parts(source: Source, job: Job, reading: Reading, counts: Counter[str]) -> dict[str, Part]:
+def open_parts(source: Source, downloads: Path, reading: Reading, counts: Counter[str]) -> dict[str, Part]:
     """`{split: part}`, train always among them; without `given_splits` everything is one part, train."""
     if source.repository:
         parts = _hub_parts(source, reading)
     elif source.path is None:
-        fetched = fetch_url(source, job.scratch / "downloads")
+        fetched = fetch_url(source, downloads)
         parts = {"train": [_file_part(fetched, reading)]}
     elif Path(source.path).is_dir():
         parts = _directory_parts(Path(source.path), reading, counts)

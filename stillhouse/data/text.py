@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from stillhouse.errors import UserError
-from stillhouse.method import Job, Method, Metrics
+from stillhouse.method import Job, Method, Metrics, Source
 
 
 class Text(Method):
@@ -74,6 +74,12 @@ class Text(Method):
             raise UserError(f'text and label are both "{self.text}"', "Name two columns")
         if (self.format == "hub") != self.source.startswith("hub:") and self.format is not None:
             raise UserError(f'format "{self.format}" does not fit the source {self.source}', "Leave format out")
+
+    def check_sources(self, sources: dict[str, Source]) -> None:
+        from stillhouse.data._intake import check_columns
+        from stillhouse.data._text import text_preparation
+
+        check_columns(sources, text_preparation(self))
 
     def run(self, job: Job) -> Metrics:
         from stillhouse.data._prepare import prepare

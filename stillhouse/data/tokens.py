@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from stillhouse.errors import UserError
-from stillhouse.method import Job, Method, Metrics
+from stillhouse.method import Job, Method, Metrics, Source
 
 
 class Tokens(Method):
@@ -60,6 +60,12 @@ class Tokens(Method):
             raise UserError(f'words and tags are both "{self.words}"', "Name two columns")
         if (self.format == "hub") != self.source.startswith("hub:") and self.format is not None:
             raise UserError(f'format "{self.format}" does not fit the source {self.source}', "Leave format out")
+
+    def check_sources(self, sources: dict[str, Source]) -> None:
+        from stillhouse.data._intake import check_columns
+        from stillhouse.data._tokens import token_preparation
+
+        check_columns(sources, token_preparation(self))
 
     def run(self, job: Job) -> Metrics:
         from stillhouse.data._prepare import prepare

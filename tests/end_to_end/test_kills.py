@@ -114,6 +114,7 @@ def test_ctrl_c_says_how_to_go_on(cli_with_head, tiny_recipe):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Type the same command again" in err and "Traceback" not in err
+    assert err.strip().endswith("go on where it was") and "trying again" not in err, "nothing comes after the last word"
     cli(*arguments(tiny_recipe))
     assert len(cli.events("train.resumed")) == 1
 

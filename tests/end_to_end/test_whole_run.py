@@ -33,7 +33,11 @@ def test_from_rows_to_a_registered_model_and_back(cli_after_run, first_run, tiny
 
     explained = cli("plan", recipe, "--set", OTHER, "--explain").stdout
     assert "setting per_channel True → False" in explained
-    third = cli.json("run", recipe, "--local", "--set", OTHER)
+    listed = cli("store", "show").stdout
+    assert len(listed.splitlines()) == len(STEPS) and "tiny/release" in listed
+    run = cli("run", recipe, "--local", "--set", OTHER, "--json")
+    assert "setting per_channel True → False: int8" in run.stderr
+    third = json.loads(run.stdout)
     changed = {"int8", "scores", "release"}
     assert states(third) == {name: "ran" if name in changed else "cached" for name in STEPS}
     assert third["model"]["version"] == 2

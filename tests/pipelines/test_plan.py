@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.catalog import describe_method, recipe_schema
-from pipelines.explain import explain
+from pipelines.explain import causes, explain
 from pipelines.load import load_recipe, shipped_recipes
 from pipelines.plan import Plan, World, make_plan, parse_slot
 from stillhouse.errors import UserError
@@ -162,6 +162,21 @@ def test_a_missing_file_is_one_line(home, csv):
         plan(home, csv.with_name("row.csv"))
 
 
+@pytest.mark.parametrize("setting", ["label", "text", "confidence"])
+def test_a_misspelt_column_is_one_line_before_anything_runs_and_only_where_something_would(home, csv, setting):
+    with pytest.raises(UserError, match=rf'has no column "labl" \(setting {setting}\)'):
+        plan(home, csv, f"data.{setting}=labl")
+    assert not home.exists()
+    publish(home, plan(home, csv), "data")
+    (home / "store" / "digests.json").unlink(missing_ok=True)
+    assert plan(home, csv).step("data").hit
+
+
+def test_what_the_reading_of_files_to_be_predicted_needs_is_in_no_key_but_that_of_prepared_data(home, csv):
+    made = plan(home, csv)
+    assert {step.name for step in made.steps if "stillhouse.data._tables" in step.parts["code"]} == {"data"}
+
+
 def test_until_keeps_what_the_step_needs(home, csv):
     recipe, path = load_recipe("opinions", [f"data.source={csv}", "data.label=label"])
     made = make_plan(recipe, path, World(Store(home)), until="top")
@@ -197,10 +212,12 @@ def test_explain_names_what_changed(home, csv):
     for step in made.steps:
         publish(home, made, step.name)
     assert plan(home, csv).complete
-    reasons = explain(plan(home, csv, "teacher.learning_rate=1e-6"), store)
+    edited = plan(home, csv, "teacher.learning_rate=1e-6")
+    reasons = explain(edited, store)
     assert reasons["top"] == "in the store"
     assert reasons["teacher"].startswith("setting learning_rate ") and "1e-06" in reasons["teacher"]
     assert reasons["student"] == "input teachers (teacher) changes"
+    assert causes(edited, store) == [f"{reasons['teacher']}: teacher"], "once, not for every step after it"
     csv.write_text(ROWS + "new,no\n")
     assert explain(plan(home, csv), store)["data"] == "source source changed"
 
@@ -219,6 +236,7 @@ def test_explain_names_a_changed_helper(home, csv, monkeypatch):
 
     monkeypatch.setattr(code_digest, "_read", edited)
     assert explain(plan(home, csv), Store(home))["teacher"].startswith("code stillhouse.train._loop changed")
+    assert causes(plan(home, csv), Store(home)) == ["code stillhouse.train._loop changed: head, top, teacher, student"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from stillhouse.data._tables import Layout
-from stillhouse.data.read import iter_rows
+from stillhouse.data.rows import iter_rows
 from stillhouse.errors import UserError
 
 
