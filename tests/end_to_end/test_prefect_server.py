@@ -68,9 +68,9 @@ def test_a_run_is_recorded_and_the_second_is_cached(cli, tiny_recipe, server, mo
 def test_a_user_error_fails_the_run_at_once_without_a_retry(cli, tiny_recipe, server, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", server)
     data = Path(cli.cwd / "rows.csv")
-    data.write_text("text,other\nsome words,yes\n")
+    data.write_text("text,label\n" + "".join(f"some words {i},yes\n" for i in range(60)))
     done = cli("run", str(tiny_recipe), "--until", "head", code=2)
-    assert 'no column "label"' in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "too few classes" in done.stderr and "Traceback" not in done.stderr, done.stderr
     failed = [r for r in ask(server, "task_runs") if r["state_type"] == "FAILED"]
     assert [run["run_count"] for run in failed] == [1]
 
