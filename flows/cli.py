@@ -66,7 +66,7 @@ def run(
     home = find_home()
     prepare(home)
     request = Request(recipe, overrides or [], until, rebuild or [], promote, local)
-    terminal = Terminal()
+    terminal = Terminal(home)
     OPEN.append(terminal)
     try:
         result = run_request(request, home, terminal)

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.output import print_json
 from stillhouse.errors import UserError
+
+if TYPE_CHECKING:
+    from pipelines.schema import Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 STARTER = """\
@@ -110,9 +113,9 @@ def new(
     path = output or Path(f"{name}.yaml")
     source = json.dumps(_relative(file.resolve(), path.resolve().parent), ensure_ascii=False)
     shipped, _ = load_recipe(base)
-    columns = {}
+    columns, words = {}, 0
     if shipped.steps["data"].uses == "prepare.text":
-        _check_columns(file, text, label)
+        words = _check_columns(file, text, label)
         columns = {"text": text, "label": label}
     kept = {"source", "max_train_rows", *OF_THE_SOURCE, *columns}
     extra = "".join(f", {key}: null" for key in shipped.steps["data"].settings if key not in kept)
@@ -120,6 +123,7 @@ def new(
     if path.exists():
         raise UserError(f"{path} is there already", "Name another with --output")
     content = STARTER.format(base=base, name=name, file=path, source=source, columns=said, extra=extra)
+    content += _longer_input(shipped, words)
     path.write_text(content, encoding="utf-8")
     try:
         load_recipe(str(path))
@@ -132,9 +136,22 @@ def new(
         print(f"{path}:\n\n{content}\nnext:\n  stillhouse plan {path}\n  stillhouse run {path}")
 
 
-def _check_columns(file: Path, text: str, label: str) -> None:
+def _longer_input(shipped: "Recipe", words: int) -> str:
+    """A line of the recipe for texts that its first stage would cut; a word is about 1.4 tokens."""
+    for name, step in shipped.steps.items():
+        if step.settings.get("base"):
+            tokens = min(512, 64 * -(-round(1.4 * words) // 64))
+            if tokens > step.settings.get("max_length", 128):
+                return (
+                    f"  {name}: {{with: {{max_length: {tokens}}}}} # one text in twenty has more than {words} words\n"
+                )
+    return ""
+
+
+def _check_columns(file: Path, text: str, label: str) -> int:
+    """Words that 95 % of the first texts do not exceed; 0 for a folder."""
     if file.is_dir():
-        return
+        return 0
     from stillhouse.data.rows import iter_rows
 
     for chunk in iter_rows(file, text):
@@ -142,7 +159,7 @@ def _check_columns(file: Path, text: str, label: str) -> None:
             from stillhouse.errors import nearest
 
             raise UserError(f'{file.name} has no column "{label}"', nearest(label, {str(c) for c in chunk.columns}))
-        return
+        return int(chunk[text].str.split().str.len().quantile(0.95)) if len(chunk) else 0
     raise UserError(f"{file} has no rows", "Give a file with a header and at least one row")
 
 

@@ -14,6 +14,7 @@ from flows.output import print_json
 from stillhouse.errors import UserError
 from stillhouse.home import find_home
 
+FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".xlsx")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")]
 
@@ -52,7 +53,7 @@ def predict(
         return
     elif os.path.isdir(source):
         raise UserError(f"{source} is a directory", "Name a file in it, or put a text in quotes")
-    elif Path(source).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet"):
+    elif _looks_like_a_file(source):
         raise UserError(f"no file {source}", "Name an existing file, or put a text in quotes")
     else:
         results = predict_texts(directory, [source])
@@ -61,6 +62,13 @@ def predict(
         return
     for result in results:
         print(json.dumps(result, ensure_ascii=False) if "entities" in result else _line(result))
+
+
+def _looks_like_a_file(source: str) -> bool:
+    """One word that begins as a path does or ends as a file of data or text does."""
+    if source.split() != [source]:
+        return False
+    return source.startswith(("./", "../", "/", "~/")) or source.lower().endswith(FILES)
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -28,11 +28,7 @@ def rung_rows(result: Result, home: Path) -> list[dict[str, Any]]:
         if figures and metric in figures:
             rows.append({"model": name, "quality": f"{figures[metric]:.4f}       ", "note": note})
     names = _model_names(store, scores_step["key"])
-    rows += [
-        _model_row(f"{names[role]} ({role})", scores, role, metric)
-        for role in ("baseline", "candidate")
-        if scores.get(role)
-    ]
+    rows += [_model_row(names[role], scores, role, metric) for role in ("baseline", "candidate") if scores.get(role)]
     return rows + _rungs(result, store)
 
 
@@ -52,12 +48,14 @@ def _model_row(name: str, scores: dict[str, Any], role: str, metric: str) -> dic
     interval = model["intervals"].get(metric)
     if interval:
         quality += f" ±{(interval['high'] - interval['low']) / 2:.3f}"
-    note = ""
+    row = {"model": name, "quality": quality, "size": size(model["bytes"]), "note": role}
     if role == "candidate" and baseline:
-        ratio = scores["differences"]["baseline"]["measured"]["speedup"]["median"]
-        note = f"{ratio:.1f}x faster, {baseline['bytes'] / model['bytes']:.1f}x smaller"
-    speed = f"{model['measured']['texts_per_second']:,.0f}"
-    return {"model": name, "quality": quality, "size": size(model["bytes"]), "speed": speed, "note": note}
+        ratio = scores["differences"]["baseline"]["measured"]["speedup"]
+        smaller = f"{baseline['bytes'] / model['bytes']:.1f}x smaller"
+        row["note"] += f": {ratio['median']:.1f}x faster, {smaller}"
+        interval = f"[{ratio['low']:.1f}, {ratio['high']:.1f}]"
+        row["against"] = f"{name} is {ratio['median']:.1f}x {interval} as fast as the baseline, by passes in turn"
+    return {**row, "speed": f"{model['measured']['texts_per_second']:,.0f}"}
 
 
 def _rungs(result: Result, store: Store) -> list[dict[str, Any]]:
@@ -68,10 +66,10 @@ def _rungs(result: Result, store: Store) -> list[dict[str, Any]]:
             continue
         rung = read_json(path)
         speed = rung.get("measured", {}).get("texts_per_second")
-        verdict = "accepted" if rung["accepted"] else "rejected"
+        verdict = f"takes {rung['chosen']}" if "chosen" in rung else "accepted" if rung["accepted"] else "rejected"
         rows.append({
-            "model": f"{step['name']} (rung)", "quality": f"{rung['quality']['value']:.4f}       ",
-            "size": size(rung["bytes"]), "speed": f"{speed:,.0f}" if speed else "", "note": f"validation, {verdict}",
+            "model": step["name"], "quality": f"{rung['quality']['value']:.4f}       ",
+            "size": size(rung["bytes"]), "speed": f"{speed:,.0f}" if speed else "", "note": f"on validation: {verdict}",
             "reason": "" if rung["accepted"] else rung["reason"],
         })  # fmt: skip
     return rows

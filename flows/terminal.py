@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.request import Result
+from flows.step_notes import step_notes
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 
@@ -23,7 +25,8 @@ STYLES = {"ran": "green", "cached": "cyan", "failed": "bold red", "refused": "bo
 class Terminal(Listener):
     """Bars on a terminal; one line a step, and one every ten seconds, where there is none."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, home: Path, console: Console | None = None) -> None:
+        self.home = home
         self.console = console or Console(stderr=True, highlight=False)
         self.live: Live | None = None
         self.bars = Progress(
@@ -82,6 +85,8 @@ class Terminal(Listener):
             seconds = f"{outcome['seconds']:>7.1f} s" if state != "cached" else " " * 9
             shown = "  ".join(f"{key} {figure(value)}" for key, value in list(outcome["metrics"].items())[:4])
             self.console.print(f"  {name:<10} [{STYLES.get(state, '')}]{state:<8}[/]{seconds}  {shown}", soft_wrap=True)
+            for line in step_notes(outcome, self.home):
+                self.console.print(f"  {'':<10} [dim]{escape(line)}[/]", soft_wrap=True)
             if outcome.get("warning"):
                 self.console.print(f"  [yellow]{name} {outcome['warning']}; to make it again: --rebuild {name}[/]")
 
@@ -130,6 +135,8 @@ def _show_rungs(rungs: list[dict[str, Any]], console: Console) -> None:
     for rung in rungs:
         if rung.get("reason"):
             console.print(f"[yellow]{rung['model']} rejected, its input goes on: {rung['reason']}[/]", soft_wrap=True)
+        if rung.get("against"):
+            console.print(rung["against"], soft_wrap=True)
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,11 @@ def explain(plan: Plan, store: Store) -> dict[str, str]:
         elif step.name not in previous:
             reasons[step.name] = "never run before"
         else:
-            reasons[step.name] = "; ".join(_differences(step, previous[step.name], misses, plan)) or "not in the store"
+            lines = _differences(step, previous[step.name], misses, plan)
+            reasons[step.name] = "; ".join(lines) or "not in the store"
+            other = previous[step.name].get("recipe")
+            if lines and other != plan.recipe.name:
+                reasons[step.name] = f"new here; against {other}: {reasons[step.name]}"
     return reasons
 
 
@@ -32,7 +36,7 @@ def causes(plan: Plan, store: Store) -> list[str]:
         if step.hit:
             continue
         reasons = [step.wrong] if step.wrong else []
-        if not reasons and step.name in previous:
+        if not reasons and previous.get(step.name, {}).get("recipe") == plan.recipe.name:
             reasons = [line for line in _differences(step, previous[step.name], misses, plan) if line[:6] != "input "]
         for reason in reasons:
             steps.setdefault(reason, []).append(step.name)
@@ -57,7 +61,7 @@ def _differences(step: PlannedStep, manifest: Manifest, misses: dict[str, str], 
     names = {s.key: s.name for s in plan.steps}
     lines = [
         *_changed("setting", old.get("settings", {}), new["settings"], values=True),
-        *_changed("source", old.get("external", {}), new["external"]),
+        *_changed("content of", old.get("external", {}), new["external"]),
         *_changed("code", old.get("code", {}), new["code"]),
         *_changed("library", old.get("libraries", {}), new["libraries"], values=True),
     ]

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipelines.schema import Recipe
 from stillhouse.errors import UserError, nearest
-from stillhouse.methods import load_method
+from stillhouse.methods import METHODS, load_method
 
 MAX_BYTES = 1_000_000
 MAX_EXTENDS = 10
@@ -113,6 +113,7 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     base = _read_tree(
         base_path.resolve() if base_path.is_file() else recipe_path(str(base_name)), (*above, path)
     )  # fmt: skip
+    _check_step_names(tree, base, path.name, str(base_name))
     base.pop("name", None)  # a recipe for other data is another model
     base.pop("model", None)
     for name, step in _steps(tree).items():
@@ -121,6 +122,16 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
             _forget_source(_steps(base), name)
     _anchor_paths(tree, _merge(base, tree), path.parent)
     return _merge(base, tree)
+
+
+def _check_step_names(tree: dict[str, Any], base: dict[str, Any], where: str, base_name: str) -> None:
+    """A step without `uses` changes one of the base's."""
+    known = set(_steps(base))
+    for name, step in _steps(tree).items():
+        if isinstance(step, dict) and "uses" not in step and name not in known:
+            raise UserError(
+                f'{where}: steps.{name} has no `uses`, and {base_name} no step "{name}"', nearest(name, known)
+            )
 
 
 def _steps(tree: dict[str, Any]) -> dict[str, Any]:
@@ -231,11 +242,18 @@ def explain_validation(error: ValidationError, model: type[BaseModel], where: st
     place = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
+        if len(path) == 3 and path[0] == "steps" and _is_setting(path[2]):
+            fix = f"settings stand under with: {path[1]}: {{with: {{{path[2]}: …}}}}"
+            return f'{where}: "{path[2]}" is a setting of the method, not of the step {path[1]}', fix
         return f'{where}: unknown key "{path[-1]}" in {".".join(path[:-1]) or "the recipe"}', nearest(path[-1], known)
     if first["type"] == "missing":
         return f"{where}: {place} is missing", "Add it"
     value = repr(first.get("input"))
     return f"{where}: {place} is {value[:60]}", first["msg"]
+
+
+def _is_setting(name: str) -> bool:
+    return any(name in load_method(method).model_fields for method in METHODS)
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> set[str]:

@@ -272,6 +272,7 @@ def export(home: Path, name: str, directory: Path) -> dict[str, Any]:
         raise UserError(f"{directory} exists and is not empty", "Name a new directory")
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".export-") as beside:
-        copied = shutil.copytree(found["directory"], Path(beside) / "bundle")
+        ignored = shutil.ignore_patterns("__pycache__")
+        copied = shutil.copytree(found["directory"], Path(beside) / "bundle", ignore=ignored)
         os.replace(copied, directory)
     return {"name": found["name"], "version": found["version"], "directory": str(directory)}

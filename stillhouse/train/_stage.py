@@ -184,5 +184,6 @@ def _figures(
         "steps": outcome.steps,
         "trained_parameters": trained,
         "texts_cut": data.cut,
+        "train_rows": len(data.train),
         "samples_per_second": round(outcome.samples_per_second, 1),
     }

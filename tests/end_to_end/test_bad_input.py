@@ -130,6 +130,8 @@ def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
         (("methods", "train.stag"), 'did you mean "train.stage"'),
         (("predict", "no-such-model", "a text"), "no-such-model"),
         (("predict", "no-such-model", "missing.csv"), ""),
+        (("predict", "{directory}", "./missing"), "no file ./missing"),
+        (("predict", "{directory}", "notes.txt"), "no file notes.txt"),
         (("promote", "no-such-model", "1"), "no-such-model"),
         (("rollback", "no-such-model"), "no-such-model"),
         (("rollback", "opinions/1"), "names one version"),
@@ -142,8 +144,9 @@ def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
         (("new", "missing.csv"), "missing.csv"),
     ],
 )
-def test_commands(arguments, says, cli):
-    one_line(cli(*arguments, code=2), says)
+def test_commands(arguments, says, cli, tmp_path):
+    (tmp_path / "stillhouse.json").write_text("{}")  # enough of a model to look at the input first
+    one_line(cli(*(part.format(directory=tmp_path) for part in arguments), code=2), says)
 
 
 def test_json_says_the_error_as_an_object(cli):
@@ -177,6 +180,13 @@ def test_new_writes_a_recipe_that_can_be_planned_whatever_the_file_is_called(nam
     steps = cli.json("plan", recipe)["steps"]
     assert [step["name"] for step in steps][::8] == ["data", "release"]
     one_line(cli("new", name, "--text", "body", "--label", "stars", code=2), "is there already")
+
+
+def test_new_reads_more_of_longer_texts(cli, tmp_path):
+    (tmp_path / "long.csv").write_text("text,label\n" + "".join(f"{'word ' * 160}{i},{i % 2}\n" for i in range(60)))
+    recipe = cli.json("new", "long.csv")["recipe"]
+    assert "head: {with: {max_length: 256}}" in (tmp_path / recipe).read_text()
+    assert cli.json("plan", recipe)["steps"]
 
 
 def test_a_model_directory_that_is_none_or_broken(cli, tmp_path):

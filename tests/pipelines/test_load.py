@@ -95,6 +95,8 @@ BOMB = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 40)}]" for n in range(1, 5)]
         ("step: {a: {uses: prepare.text}}", [], 'did you mean "steps"'),
         ("steps: {a: {uses: prepare.txt, with: {source: x}}}", [], 'did you mean "prepare.text"'),
         ("extends: opinion\nsteps: {}", [], 'did you mean "opinions"'),
+        ("extends: opinions\nsteps: {techer: {with: {dropout: 0}}}", [], 'did you mean "teacher"'),
+        ("extends: opinions\nsteps: {teacher: {dropout: 0}}", [], "teacher: {with: {dropout: …}}"),
         ("extends: mine.yaml", [], "circle"),
         ("name: '../up'\nsteps: {a: {uses: prepare.text}}", [], "name"),
         ("extends: opinions", ["teachr.seed=1"], 'did you mean "teacher"'),

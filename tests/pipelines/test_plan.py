@@ -219,7 +219,7 @@ def test_explain_names_what_changed(home, csv):
     assert reasons["student"] == "input teachers (teacher) changes"
     assert causes(edited, store) == [f"{reasons['teacher']}: teacher"], "once, not for every step after it"
     csv.write_text(ROWS + "new,no\n")
-    assert explain(plan(home, csv), store)["data"] == "source source changed"
+    assert explain(plan(home, csv), store)["data"] == "content of source changed"
 
 
 def test_explain_names_a_changed_helper(home, csv, monkeypatch):
