@@ -17,7 +17,8 @@ class Batch:
     """Some pieces of a split as padded tensors."""
 
     inputs: dict[str, torch.Tensor]
-    """`input_ids` and `attention_mask`, int64 [pieces, width]"""
+    """`attention_mask` and `input_ids`, int64 [pieces, width], or instead of the ids `inputs_embeds`, float32 [pieces,
+    width, hidden]: the states that the frozen layers would give"""
     targets: torch.Tensor
     """int64 [pieces] for texts, [pieces, width] for words"""
     pieces: np.ndarray
@@ -59,12 +60,16 @@ def by_length(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
 
 def collate(tokens: Tokens, pieces: np.ndarray, pad_id: int, device: torch.device) -> Batch:
     """Pad `pieces` to the longest of them."""
-    ids = pad_pieces(tokens.ids, tokens.offsets, pieces, pad_id)
-    lengths = tokens.lengths[pieces]
-    mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+    lengths = tokens.offsets[pieces + 1] - tokens.offsets[pieces]
+    mask = (np.arange(int(lengths.max()))[None, :] < lengths[:, None]).astype(np.int64)
     per_token = tokens.words is not None
     targets = pad_pieces(tokens.targets, tokens.offsets, pieces, IGNORED) if per_token else tokens.targets[pieces]
-    inputs = {"input_ids": _tensor(ids, device), "attention_mask": _tensor(mask, device)}
+    inputs = {"attention_mask": _tensor(mask, device)}
+    if tokens.states is None:
+        inputs["input_ids"] = _tensor(pad_pieces(tokens.ids, tokens.offsets, pieces, pad_id), device)
+    else:
+        states = pad_pieces(tokens.states, tokens.offsets, pieces, 0.0)
+        inputs["inputs_embeds"] = torch.from_numpy(states).float().to(device)
     return Batch(inputs, _tensor(targets, device), pieces)
 
 

@@ -40,6 +40,8 @@ class Training:
     """Metrics of the model on the validation rows."""
     metric: str
     settings: TrainingSettings
+    upper: nn.Module | None = None
+    """The part of `model` that is run, when `tokens` has what the frozen part below it says."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _prepare(training: Training, total: int, seed: int) -> _Tools:
     set_seed(seed)
     optimizer = make_optimizer(training.model, training.depths, training.settings)
     schedule = make_schedule(optimizer, training.settings, total)
-    model, prepared = accelerator.prepare(training.model, optimizer)
+    model, prepared = accelerator.prepare(training.upper or training.model, optimizer)
     return _Tools(accelerator, model, prepared, schedule)
 
 

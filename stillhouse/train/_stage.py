@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
+from torch import nn
 
 from stillhouse.errors import UserError
 from stillhouse.files import write_text
@@ -22,6 +23,7 @@ from stillhouse.models import (
 )
 from stillhouse.problems import find_problem
 from stillhouse.train._checkpoint import is_disk_full
+from stillhouse.train._frozen import keep_states, layers_to_keep
 from stillhouse.train._loop import Outcome, Training, train
 from stillhouse.train._loss import LossFunction, hard_loss, label_weights
 from stillhouse.train._parts import set_trainable
@@ -52,7 +54,12 @@ def run_stage(stage: Stage, job: Job) -> Metrics:
     data = tokenize(stage, job, candidate)
     depths = set_trainable(candidate.model, stage.train, stage.train_embeddings)
     weights = label_weights(stage, candidate.info["labels"], data.train.targets)
-    return train_and_publish(stage, job, candidate, data, (depths, hard_loss(weights, stage.label_smoothing_factor)))
+    loss = hard_loss(weights, stage.label_smoothing_factor)
+    layers = layers_to_keep(stage, candidate.model, depths, data)
+    kept = keep_states(job, candidate.model, data, layers, stage.frozen_states_dtype) if layers else None
+    data, upper = kept or (data, None)
+    figures = train_and_publish(stage, job, candidate, data, (depths, loss), upper)
+    return {**figures, "states_of_layers": float(layers if kept else 0)}
 
 
 def train_and_publish(
@@ -61,8 +68,12 @@ def train_and_publish(
     candidate: Candidate,
     data: TokenizedData,
     what: tuple[dict[str, int], LossFunction],
+    upper: nn.Module | None = None,
 ) -> Metrics:
-    """Train the parameters `what[0]` with the loss `what[1]`; fill `job.out`; the figures of the best weights."""
+    """Train the parameters `what[0]` with the loss `what[1]`; fill `job.out`; the figures of the best weights.
+
+    `upper`: the part of the model that is run, when `data` has the states of the part below it.
+    """
     problem, labels = candidate.info["problem"], candidate.info["labels"]
     metric = best_metric(settings.metric_for_best_model, problem)
     depths, loss = what
@@ -75,6 +86,7 @@ def train_and_publish(
             lambda model: validation_metrics(model, data, problem, labels),
             metric,
             settings,
+            upper,
         ),
         job,
     )

@@ -35,6 +35,8 @@ class Tokens:
     """int64 [pieces] for texts; [tokens] for words, with `IGNORED` where no word begins."""
     words: np.ndarray | None
     """int32 [tokens], for words only: where the token begins a word, the word's place in the split, else -1."""
+    states: np.ndarray | None = None
+    """float [tokens, hidden]: what the frozen layers make of each token; then these are the model's input."""
 
     @property
     def lengths(self) -> np.ndarray:
@@ -42,6 +44,13 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def first(self, pieces: int) -> "Tokens":
+        """The first so many pieces."""
+        end = int(self.offsets[pieces])
+        targets = self.targets[:pieces] if self.words is None else self.targets[:end]
+        words, states = (None if array is None else array[:end] for array in (self.words, self.states))
+        return Tokens(self.ids[:end], self.offsets[: pieces + 1], targets, words, states)
 
 
 @dataclass(frozen=True)

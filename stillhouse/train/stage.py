@@ -1,9 +1,9 @@
 """One stage of fine-tuning; stages are chained, each unfreezing more (Howard and Ruder, arXiv:1801.06146)."""
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from stillhouse.errors import UserError
 from stillhouse.method import Job, Metrics
@@ -25,6 +25,14 @@ class Stage(TrainingSettings):
     """Pre-trained encoder to start from: `hub:owner/name`, `pkg://package/path` or a directory."""
     train: str = "all"
     """What is trained: `head` (classifier and pooler), `last-K` (the head and the K topmost layers) or `all`."""
+    frozen_states: Literal["auto", "always", "never"] = "auto"
+    """Compute what the frozen bottom layers make of each text once, and train on that: epochs, evaluations, later
+    stages, seeds and search trials with the same frozen weights and texts share it. `auto`: when each text is read
+    more than once and `frozen_states_gb` is enough; the step says which it was (`states_of_layers`)."""
+    frozen_states_dtype: Literal["float32", "float16"] = "float32"
+    """Half precision takes half the disk; the losses then differ in the third or fourth digit."""
+    frozen_states_gb: float = Field(default=4.0, gt=0)
+    """Most disk space that the states of one stage may take, in GB; `stillhouse store gc` frees it."""
 
     @field_validator("train")
     @classmethod
