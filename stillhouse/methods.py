@@ -6,7 +6,9 @@ from stillhouse.errors import UserError, nearest
 from stillhouse.method import Method
 
 METHODS = {
+    "distill.hidden": "stillhouse.distill.hidden:Hidden",
     "distill.logits": "stillhouse.distill.logits:Logits",
+    "distill.relations": "stillhouse.distill.relations:Relations",
     "evaluate.compare": "stillhouse.evaluate.compare:Compare",
     "export.onnx": "stillhouse.export.onnx:Onnx",
     "prepare.text": "stillhouse.data.text:Text",

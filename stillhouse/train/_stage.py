@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
 DEFAULT_LENGTH = 128
+TRAINED_ALONG = "trained_along"
+"""Name of a submodule that is trained with a model and not published."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def train_and_publish(
 
 
 def _publish(candidate: Candidate, outcome: Outcome, out: Path) -> None:
+    candidate.model._modules.pop(TRAINED_ALONG, None)
     save_model(candidate.model, candidate.directory, candidate.info, out)
     lines = [json.dumps(entry, sort_keys=True, allow_nan=False) + "\n" for entry in outcome.history]
     write_text(out / "metrics.jsonl", "".join(lines))

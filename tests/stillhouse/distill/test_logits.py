@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stillhouse.distill import _teacher
-from stillhouse.distill._logits import evenly_spread, kept_layers, soft_loss, soft_targets
+from stillhouse.distill._logits import confidences, soft_loss, soft_targets
+from stillhouse.distill._student import evenly_spread, kept_layers
 from stillhouse.distill.logits import Logits
 from stillhouse.errors import UserError
 from stillhouse.models import load_model
@@ -14,27 +15,12 @@ from stillhouse.train.stage import Stage
 from tests.stillhouse.train.tiny_training import WORDS, as_input, make_base, make_data, make_job, same, weights
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory):
-    """Data, a trained four-layer teacher, and its base."""
-    root = tmp_path_factory.mktemp("taught")
-    base, data = make_base(root / "base", layers=4), make_data(root / "data")
-    job = make_job(root, "teacher", data, base)
-    settings = {
-        "learning_rate": 3e-3,
-        "num_train_epochs": 6,
-        "per_device_train_batch_size": 8,
-        "train_embeddings": True,
-    }
-    assert Stage.model_validate({"base": "tiny", **settings}).run(job)["f1_macro"] > 0.9
-    return data, job.out, base
-
-
 def distill(root: Path, name: str, taught, teachers: int = 1, derived=None, base: Path | None = None, **settings):
     data, teacher, _ = taught
     more = {} if derived is None else {"derived": derived}
     job = make_job(root, name, data, base, inputs={"teachers": [as_input(teacher, "model.torch")] * teachers}, **more)
     chosen = {"layers": 2, "learning_rate": 3e-3, "num_train_epochs": 4, **settings}
+    chosen |= {"base": "tiny"} if base else {}
     return job, Logits.model_validate(chosen).run(job)
 
 
@@ -51,6 +37,39 @@ def test_soft_loss_by_hand():
 def test_several_teachers_are_averaged_as_probabilities():
     soft = soft_targets([torch.tensor([[0.0, math.log(3)]]), torch.tensor([[math.log(3), 0.0]])], 1.0)
     torch.testing.assert_close(soft, torch.tensor([[0.5, 0.5]]))
+
+
+def test_teachers_are_weighted_as_a_whole_or_row_by_row():
+    """Teachers 1:3 and 3:1 in two rows: weighted one to three, and by row all to the first or all to the second."""
+    first, second = torch.tensor([[0.0, math.log(3)]] * 2), torch.tensor([[math.log(3), 0.0]] * 2)
+    whole = soft_targets([first, second], 1.0, torch.tensor([1.0, 3.0]))
+    torch.testing.assert_close(whole, torch.tensor([[0.625, 0.375]] * 2))
+    rows = soft_targets([first, second], 1.0, torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    torch.testing.assert_close(rows, torch.tensor([[0.25, 0.75], [0.75, 0.25]]))
+    sure = confidences([torch.tensor([[0.0, math.log(3)]]), torch.tensor([[0.0, 0.0]])])
+    torch.testing.assert_close(sure, torch.tensor([[0.75], [0.5]]))
+
+
+@pytest.mark.parametrize("weights_of", ["validation", "confidence", [2.0, 1.0]])
+def test_a_bad_teacher_counts_less(tmp_path, taught, weights_of):
+    """The second teacher knows nothing: its share is smaller than by the plain mean, so the student does better."""
+    data, good, base = taught
+    job = make_job(tmp_path, "bad", data, base)
+    Stage.model_validate({"base": "tiny", "train": "head", "learning_rate": 1e-6, "num_train_epochs": 0.1}).run(job)
+
+    def soft_part(name, **settings):
+        inputs = {"teachers": [as_input(good, "model.torch"), as_input(job.out, "model.torch")]}
+        given = {"layers": 4, "alpha": 1.0, "learning_rate": 1e-30, "num_train_epochs": 1, "dropout": 0.0, **settings}
+        return Logits.model_validate(given).run(make_job(tmp_path, name, data, inputs=inputs))["train_loss"]
+
+    # The student begins as the good teacher: what it loses is what the bad one says.
+    assert soft_part("weighted", teacher_weights=weights_of) < 0.95 * soft_part("uniform")
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [-1.0, 2.0], [0.0, 0.0]])
+def test_weights_must_fit_the_teachers(tmp_path, taught, wrong):
+    with pytest.raises((UserError, ValueError), match="weights"):
+        distill(tmp_path, "a", taught, teachers=2, teacher_weights=wrong)
 
 
 def test_a_student_like_its_teacher_has_no_soft_loss():
@@ -160,7 +179,19 @@ def test_words_are_distilled_too(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"layers": 2, "base": "x"}])
-def test_exactly_one_of_layers_and_base(settings):
+def test_exactly_one_student(settings):
     with pytest.raises(UserError, match="exactly one"):
         Logits.model_validate(settings).check({"data", "teachers"})
     Logits(layers=2).check({"data", "teachers"})
+    Logits().check({"data", "teachers", "model"})
+    with pytest.raises(UserError, match="layers and the input model"):
+        Logits(layers=2).check({"data", "teachers", "model"})
+
+
+def test_a_model_made_before_can_be_the_student(tmp_path, taught):
+    data, teacher, _ = taught
+    first, _ = distill(tmp_path, "first", taught, layers=1, num_train_epochs=0.1)
+    inputs = {"teachers": [as_input(teacher, "model.torch")], "model": [as_input(first.out, "model.torch")]}
+    job = make_job(tmp_path, "second", data, inputs=inputs)
+    Logits(learning_rate=1e-30, num_train_epochs=0.1).run(job)
+    assert same(weights(job.out), weights(first.out)), "it begins where the first one ended"

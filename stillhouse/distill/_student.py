@@ -1,0 +1,55 @@
+"""The student before it is taught."""
+
+from pathlib import Path
+from typing import Any
+
+from stillhouse.distill.settings import DistillSettings
+from stillhouse.errors import UserError
+from stillhouse.method import Job
+from stillhouse.models import encoder_layers, keep_layers, load_model, read_info, tokenizer_json
+from stillhouse.train._stage import Candidate, check_same_task, data_description, input_length, new_candidate
+
+
+def make_student(settings: DistillSettings, job: Job, info: dict[str, Any]) -> Candidate:
+    """Some layers of the first teacher (`info`: its description), another base, or the input model."""
+    teacher = job.inputs["teachers"][0].path
+    directory = job.path("model") if job.has("model") else teacher
+    if settings.base is not None:
+        student = new_candidate(settings, job, info["max_length"])
+        _check_tokenizer(student.directory, teacher, settings.base)
+        return student
+    model = load_model(directory, settings.dropout)
+    if settings.layers is not None:
+        keep_layers(model, kept_layers(settings.layers, len(encoder_layers(model)[1])))
+    else:
+        info = read_info(directory)
+        problem, labels, _ = data_description(job)
+        check_same_task(info, "the input model", problem, labels)
+        _check_tokenizer(directory, teacher, "the input model")
+    length = input_length(settings.max_length, info["max_length"], model)
+    normalize = data_description(job)[2]
+    return Candidate(model, directory, {**info, "normalize": normalize, "max_length": length, "thresholds": None})
+
+
+def _check_tokenizer(student: Path, teacher: Path, name: str) -> None:
+    if tokenizer_json(student) != tokenizer_json(teacher):
+        raise UserError(f"{name} has another tokenizer than the teacher", "choose one with the same tokenizer")
+
+
+def kept_layers(asked: int | list[int], available: int) -> list[int]:
+    """The indices that `layers` means for a teacher with `available` layers, checked."""
+    fix = f"the teacher has {available} layers: a number of them, or a list out of 0 to {available - 1}"
+    if isinstance(asked, int):
+        if not 1 <= asked <= available:
+            raise UserError(f"layers: {asked} is not possible", fix)
+        return evenly_spread(asked, available)
+    if not asked or sorted(set(asked)) != asked or asked[0] < 0 or asked[-1] >= available:
+        raise UserError(f"layers: {asked} is not an increasing list of the teacher's layers", fix)
+    return asked
+
+
+def evenly_spread(count: int, layers: int) -> list[int]:
+    """`count` of `layers` indices, first and last included: 3 of 6 are 0, 2, 5. One layer is the first."""
+    if count == 1:
+        return [0]
+    return [round(at * (layers - 1) / (count - 1)) for at in range(count)]

@@ -1,0 +1,49 @@
+"""The settings that every kind of distillation shares."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from stillhouse.errors import UserError
+from stillhouse.train.settings import TrainingSettings
+
+
+class DistillSettings(TrainingSettings):
+    """The student, its teachers, and how much their probabilities count."""
+
+    slots: ClassVar[dict[str, str]] = {"data": "data", "teachers": "model.torch+", "model": "model.torch?"}
+    output: ClassVar[str] = "model.torch"
+    external: ClassVar[dict[str, str]] = {"base": "model"}
+
+    learning_rate: float = Field(default=1e-4, gt=0, lt=1)
+    """Largest learning rate (of the head, and of all layers if `layer_decay` is 1)."""
+    layers: int | list[int] | None = None
+    """How many of the first teacher's layers the student keeps, evenly spread (3 of 6: layers 0, 2, 5), or
+    which ones."""
+    base: str | None = None
+    """Another pre-trained encoder as the student: `hub:owner/name`, `pkg://package/path` or a directory."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Softens the probabilities of teachers and student: higher shows more of what the teacher finds similar."""
+    alpha: float = Field(default=0.9, ge=0, le=1)
+    """Weight of the loss against the teachers; the rest is the loss against the data's own labels."""
+    teacher_weights: Literal["uniform", "validation", "confidence"] | list[float] = "uniform"
+    """How much each of several teachers counts: all the same; in proportion to their metric on validation rows; row by
+    row, in proportion to the probability of each teacher's own answer; or the weights themselves."""
+
+    @field_validator("teacher_weights")
+    @classmethod
+    def _check_weights(cls, value: str | list[float]) -> str | list[float]:
+        if isinstance(value, list) and (min(value, default=0) < 0 or sum(value) <= 0):
+            raise ValueError("weights are numbers from 0 on, not all 0")
+        return value
+
+    def check(self, filled: set[str]) -> None:
+        super().check(filled)
+        given = [name for name in ("layers", "base") if getattr(self, name) is not None]
+        given += ["the input model"] if "model" in filled else []
+        if len(given) != 1:
+            method = f"distill.{type(self).__name__.lower()}"
+            raise UserError(
+                f"{method} has {' and '.join(given) if given else 'no student'}",
+                "give exactly one: layers: 3 for a part of the teacher, base: for another encoder, or the input model",
+            )
