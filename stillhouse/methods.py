@@ -13,8 +13,11 @@ METHODS = {
     "export.onnx": "stillhouse.export.onnx:Onnx",
     "prepare.text": "stillhouse.data.text:Text",
     "prepare.tokens": "stillhouse.data.tokens:Tokens",
+    "prune.structured": "stillhouse.prune.structured:Structured",
+    "prune.vocabulary": "stillhouse.prune.vocabulary:Vocabulary",
     "quantize.int8": "stillhouse.quantize.int8:Int8",
     "release.gate": "stillhouse.release.gate:Gate",
+    "select.cheapest": "stillhouse.select.cheapest:Cheapest",
     "train.stage": "stillhouse.train.stage:Stage",
 }
 

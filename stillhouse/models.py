@@ -124,6 +124,9 @@ def keep_layers(model: "PreTrainedModel", kept: list[int]) -> None:
     kinds = getattr(model.config, "layer_types", None)
     if kinds:
         model.config.layer_types = [kinds[index] for index in kept]
+    pruned = getattr(model.config, "pruned_layers", None)
+    if pruned:
+        model.config.pruned_layers = [pruned[index] for index in kept]
 
 
 def longest_input(model: "PreTrainedModel") -> int | None:
@@ -165,9 +168,13 @@ def _load(
         with _quiet():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, **extra)
             own = _set_dropout(config, dropout)
-            model, report = auto_model.from_pretrained(
-                directory, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
+            if getattr(config, "pruned_layers", None):
+                model, missing = _load_pruned(auto_model, directory, config)
+            else:
+                model, report = auto_model.from_pretrained(
+                    directory, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+                )
+                missing = report["missing_keys"]
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fix = "it needs config.json and model.safetensors"
@@ -175,7 +182,21 @@ def _load(
     # The model's own dropout belongs to the published config: the override is a setting of this training only.
     for name, value in own.items():
         setattr(model.config, name, value)
-    return model.float(), sorted(report["missing_keys"])
+    return model.float(), sorted(missing)
+
+
+def _load_pruned(auto_model: Any, directory: Path, config: Any) -> tuple["PreTrainedModel", list[str]]:
+    """A model whose layers differ in width: built as its config says, then filled."""
+    from safetensors.torch import load_file
+
+    from stillhouse.blocks import build_narrow
+
+    model = auto_model.from_config(config)
+    build_narrow(model, config.pruned_layers)
+    missing, unexpected = model.load_state_dict(load_file(directory / "model.safetensors"), strict=False)
+    if unexpected:
+        raise ValueError(f"it has weights that do not belong to it, such as {unexpected[0]}")
+    return model.eval(), list(missing)
 
 
 def _set_dropout(config: Any, dropout: float | None) -> dict[str, Any]:

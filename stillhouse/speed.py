@@ -25,7 +25,7 @@ def measure_speed(scorer: Scorer, rows: Sequence[Any], seconds: float = 3.0) -> 
     return {
         "texts_per_second": len(rows) / statistics.median(passes),
         "latency_p50_ms": 1000 * statistics.median(singles),
-        "latency_p95_ms": 1000 * sorted(singles)[math.ceil(0.95 * len(singles)) - 1],
+        "latency_p95_ms": 1000 * percentile(singles, 0.95),
     }
 
 
@@ -62,6 +62,11 @@ def median_interval(values: Sequence[float]) -> dict[str, float]:
         drop += 1
     skip = max(0, drop - 1)
     return {"median": statistics.median(ordered), "low": ordered[skip], "high": ordered[count - 1 - skip]}
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of `values` that is at least as large as `share` of them."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def pass_rows(scorer: Scorer, rows: Sequence[Any], seconds: float) -> list[Any]:

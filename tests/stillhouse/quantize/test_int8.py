@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from stillhouse.errors import UserError
 from stillhouse.quantize import _int8
-from stillhouse.quantize._int8 import batch_agreement, judge
+from stillhouse.quantize._int8 import batch_agreement
 from stillhouse.quantize.int8 import Int8
+from stillhouse.rungs import judge
 from stillhouse.scorer import load_scorer
 from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_job, make_model, make_rows
 from tests.stillhouse.train.tiny_training import text_rows, word_rows
@@ -106,7 +107,7 @@ def test_the_verdict_follows_the_figures():
             "agreement": agreement,
             "measured": {"speedup": {"low": low, "high": high}},
         }
-        return judge(Int8(**settings), rung)
+        return judge(rung, **{"accept_loss": 0.01, "min_speedup": 1.0, **settings})
 
     assert verdict() == (True, "4.0 times smaller, f1_macro 0.8000, baseline 0.8000")
     assert verdict(loss=0.011)[0] is False and verdict(loss=0.011, accept_loss=0.02)[0] is True
