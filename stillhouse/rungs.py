@@ -14,7 +14,7 @@ from stillhouse.files import read_json
 from stillhouse.method import Job, Metrics
 from stillhouse.metrics import bootstrap_interval, evaluate_predictions, metric_names
 from stillhouse.problems import find_problem
-from stillhouse.scorer import Scorer
+from stillhouse.scorer import Scorer, load_scorer
 from stillhouse.speed import measure_speed, pass_rows, peak_memory_mb, speed_ratio
 
 AGREEMENT = 0.995
@@ -60,6 +60,26 @@ def load_sample(job: Job, metric: str | None, most: int, slot: str = "model") ->
         raise UserError(f"{data}: the validation split is empty", "prepare more rows")
     frame = frame.iloc[np.linspace(0, len(frame) - 1, min(len(frame), most)).astype(int)]
     return Sample(problem, labels, *rows_of(problem, frame), metric)
+
+
+def baseline_quality(job: Job, sample: Sample) -> dict[str, float]:
+    """Of the model in slot `baseline`, else of the one in `model`, on the sample's rows.
+
+    Its logits are derived data: all rungs that measure on as many rows ask it once.
+    """
+    model = job.inputs["baseline" if job.has("baseline") else "model"][0]
+
+    def build(directory: Path) -> None:
+        scores = load_scorer(model.path).score(sample.rows)
+        flat = np.concatenate(scores) if isinstance(scores, list) else scores
+        np.save(directory / "logits.npy", flat.astype(np.float32), allow_pickle=False)
+
+    contents = [model.content, job.inputs["data"][0].content]
+    directory = job.derived("validation-logits", {"rows": len(sample.rows)}, contents, build)
+    logits = np.load(directory / "logits.npy", allow_pickle=False)
+    if find_problem(sample.problem).unit == "word":
+        return sample.quality(np.split(logits, np.cumsum([len(words) for words in sample.rows])[:-1]))
+    return sample.quality(logits)
 
 
 def judge(rung: dict[str, Any], accept_loss: float, min_speedup: float) -> tuple[bool, str]:

@@ -17,7 +17,7 @@ from stillhouse.prune._choose import Costs, choose, costs
 from stillhouse.prune._importance import fisher_importance
 from stillhouse.prune._refit import refit
 from stillhouse.prune.structured import Structured
-from stillhouse.rungs import judge, load_sample, measure, publish_input, summary
+from stillhouse.rungs import baseline_quality, judge, load_sample, measure, publish_input, summary
 from stillhouse.scorer import load_scorer
 from stillhouse.train._batches import Batch, by_length, collate
 from stillhouse.train._tokens import IGNORED, tokenize_data
@@ -44,12 +44,11 @@ def prune_model(settings: Structured, job: Job) -> Metrics:
     save_model(model, source, info, out)
     job.progress(3, 4, "measuring")
     full, small = load_scorer(source), load_scorer(out)
-    reference = load_scorer(job.path("baseline")) if job.has("baseline") else full
     rung: dict[str, Any] = {
         "method": "prune.structured",
         "metric": sample.metric,
         "quality": sample.quality(small.score(sample.rows)),
-        "baseline": sample.quality(reference.score(sample.rows)),
+        "baseline": baseline_quality(job, sample),
         "bytes": (out / "model.safetensors").stat().st_size,
         "bytes_before": (source / "model.safetensors").stat().st_size,
         "multiplications_kept": multiplications(model, length) / before,

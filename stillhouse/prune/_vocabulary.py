@@ -16,7 +16,7 @@ from stillhouse.method import Job, Metrics
 from stillhouse.models import load_model, read_info, save_model, tokenizer_json
 from stillhouse.prune._tokenizer import shrink_tokenizer
 from stillhouse.prune.vocabulary import Vocabulary
-from stillhouse.rungs import judge, load_sample, measure, publish_input, summary
+from stillhouse.rungs import baseline_quality, judge, load_sample, measure, publish_input, summary
 from stillhouse.scorer import load_scorer
 
 if TYPE_CHECKING:
@@ -41,12 +41,11 @@ def prune_vocabulary(settings: Vocabulary, job: Job) -> Metrics:
         save_model(model, Path(directory), read_info(source), out)
     job.progress(1, 2, "measuring")
     full, small = load_scorer(source), load_scorer(out)
-    reference = load_scorer(job.path("baseline")) if job.has("baseline") else full
     rung: dict[str, Any] = {
         "method": "prune.vocabulary",
         "metric": sample.metric,
         "quality": sample.quality(small.score(sample.rows)),
-        "baseline": sample.quality(reference.score(sample.rows)),
+        "baseline": baseline_quality(job, sample),
         "bytes": (out / "model.safetensors").stat().st_size,
         "bytes_before": (source / "model.safetensors").stat().st_size,
         "tokens": len(ids),

@@ -11,7 +11,7 @@ from stillhouse.files import write_json
 from stillhouse.method import Job, Metrics
 from stillhouse.quantize._graph import quantize_graph
 from stillhouse.quantize._static import Feed
-from stillhouse.rungs import judge, load_sample, measure, summary
+from stillhouse.rungs import baseline_quality, judge, load_sample, measure, summary
 from stillhouse.scorer import Scorer, load_scorer
 from stillhouse.scoring import TextScorer
 
@@ -35,12 +35,11 @@ def quantize_model(settings: "Int8", job: Job) -> Metrics:
     before, after = load_scorer(source), load_scorer(out)
     job.progress(1, 4, "scoring")
     logits = after.score(sample.rows)
-    reference = load_scorer(job.path("baseline")) if job.has("baseline") else before
     rung: dict[str, Any] = {
         "method": "quantize.int8",
         "metric": sample.metric,
         "quality": sample.quality(logits),
-        "baseline": sample.quality(reference.score(sample.rows)),
+        "baseline": baseline_quality(job, sample),
         "bytes": (out / FILES[0]).stat().st_size,
         "bytes_before": (source / FILES[0]).stat().st_size,
     }

@@ -9,7 +9,7 @@ from typing import Any
 from stillhouse.errors import UserError
 from stillhouse.files import read_json, write_json
 from stillhouse.method import Job, Metrics
-from stillhouse.rungs import Sample, load_sample
+from stillhouse.rungs import Sample, baseline_quality, load_sample
 from stillhouse.scorer import Scorer, load_scorer
 from stillhouse.select._plot import draw_ladder
 from stillhouse.select.cheapest import Cheapest
@@ -34,7 +34,7 @@ def select_cheapest(settings: Cheapest, job: Job) -> Metrics:
         rungs.append({"name": name, "key": item.key, "quality": quality, "bytes": size_of(item.path)})
     job.progress(len(names), len(names) + 2, "baseline")
     if job.has("baseline"):
-        wanted = sample.quality(load_scorer(job.path("baseline")).score(sample.rows))["value"]
+        wanted = baseline_quality(job, sample)["value"]
     else:
         wanted = max(rung["quality"]["value"] for rung in rungs)
     job.progress(len(names) + 1, len(names) + 2, "speed, in turns")
@@ -56,6 +56,7 @@ def select_cheapest(settings: Cheapest, job: Job) -> Metrics:
         job.out / "rung.json",
         {
             "method": "select.cheapest",
+            "chosen": chosen["name"],
             "metric": sample.metric,
             "quality": chosen["quality"],
             "bytes": chosen["bytes"],

@@ -9,7 +9,7 @@ from stillhouse.export.onnx import Onnx
 from stillhouse.files import write_json
 from stillhouse.method import Input, Job, Source
 from stillhouse.models import base_directory, from_base, save_model
-from tests.stillhouse.train.tiny_training import LABELS, TAGS, make_base, text_rows, word_rows
+from tests.stillhouse.train.tiny_training import LABELS, TAGS, Derived, make_base, text_rows, word_rows
 from tests.stillhouse.train.tiny_training import WORDS as VOCABULARY
 
 TEXTS = "text-classification"
@@ -45,8 +45,8 @@ def make_job(directory: Path, name: str, **inputs: Path) -> Job:
     out, scratch = directory / name, directory / f"{name}-scratch"
     out.mkdir()
     kinds = {"model": "model.torch", "baseline": "model.torch", "data": "data"}
-    filled = {slot: [Input(path, slot, kinds[slot], slot)] for slot, path in inputs.items()}
-    return Job(out=out, scratch=scratch, inputs=filled)
+    filled = {slot: [Input(path, slot, kinds[slot], f"content of {path}")] for slot, path in inputs.items()}
+    return Job(out=out, scratch=scratch, inputs=filled, derived=Derived(directory / "derived"))
 
 
 def export(model: Path, name: str = "onnx", **settings) -> Path:
