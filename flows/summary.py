@@ -51,10 +51,9 @@ def _model_row(name: str, scores: dict[str, Any], role: str, metric: str) -> dic
     row = {"model": name, "quality": quality, "size": size(model["bytes"]), "note": role}
     if role == "candidate" and baseline:
         ratio = scores["differences"]["baseline"]["measured"]["speedup"]
+        faster = f"{ratio['median']:.1f}x [{ratio['low']:.1f}, {ratio['high']:.1f}] faster"
         smaller = f"{baseline['bytes'] / model['bytes']:.1f}x smaller"
-        row["note"] += f": {ratio['median']:.1f}x faster, {smaller}"
-        interval = f"[{ratio['low']:.1f}, {ratio['high']:.1f}]"
-        row["against"] = f"{name} is {ratio['median']:.1f}x {interval} as fast as the baseline, by passes in turn"
+        row["against"] = f"{name} against the baseline: {faster} (passes in turn), {smaller}"
     return {**row, "speed": f"{model['measured']['texts_per_second']:,.0f}"}
 
 
