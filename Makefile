@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH ?=
 DEMO_HOME ?= .stillhouse
 
-.PHONY: help setup demo test test-faults test-light lint style format clean lock recipes
+.PHONY: help setup demo test test-faults test-light lint style format clean lock recipes bench
 
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
@@ -19,6 +19,7 @@ help:
 	@echo "make setup        the environment alone; TORCH=... for another torch"
 	@echo "make format       mend what ruff can mend"
 	@echo "make lock         pin what the environment holds"
+	@echo "make bench        all benchmarks (hours, a quiet machine); make bench-NAME one"
 	@echo "make clean        remove the environment, caches and the demo's state"
 
 setup: $(READY)
@@ -64,6 +65,12 @@ format: setup
 
 recipes: setup
 	$(BIN)/python benchmarks/recipes.py
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+bench-%: setup
+	$(BIN)/python -m benchmarks $*
 
 lock: setup
 	$(BIN)/pip freeze --exclude-editable --exclude stillhouse | sed 's/^\(torch==[0-9.]*\)+.*/\1/' > requirements.lock
