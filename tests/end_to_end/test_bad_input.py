@@ -178,7 +178,7 @@ def test_new_writes_a_recipe_that_can_be_planned_whatever_the_file_is_called(nam
     (tmp_path / name).write_text("body,stars\n" + GOOD)
     recipe = cli.json("new", name, "--text", "body", "--label", "stars")["recipe"]
     steps = cli.json("plan", recipe)["steps"]
-    assert [step["name"] for step in steps][::8] == ["data", "release"]
+    assert (steps[0]["name"], steps[-1]["name"]) == ("data", "release")
     one_line(cli("new", name, "--text", "body", "--label", "stars", code=2), "is there already")
 
 

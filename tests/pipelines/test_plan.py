@@ -46,9 +46,9 @@ def test_planning_writes_nothing(home, csv):
 
 
 def test_a_setting_moves_its_step_and_all_after_it(home, csv):
-    assert changed(home, csv, "int8.accept_loss=0.5") == {"int8", "scores", "release"}
+    assert changed(home, csv, "int8.accept_loss=0.5") == {"int8", "cheapest", "scores", "release"}
     assert changed(home, csv, "teacher.learning_rate=1e-6") == {
-        "teacher", "student", "onnx", "int8", "scores", "release"
+        "teacher", "student", "slim", "small", "words", "whole", "onnx", "int8", "cheapest", "scores", "release"
     }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def test_the_champion_moves_only_the_release(home, csv):
 def test_a_skipped_rung_hands_its_input_on(home, csv):
     made = plan(home, csv, "int8.skip=true")
     assert "int8" not in keys(made)
-    assert made.step("release").inputs["model"][0].key == made.step("onnx").key
+    assert made.step("cheapest").inputs["rungs"][-1].key == made.step("onnx").key
 
 
 def test_a_step_whose_kind_changes_cannot_be_skipped(home, csv):
@@ -236,7 +236,7 @@ def test_explain_names_a_changed_helper(home, csv, monkeypatch):
 
     monkeypatch.setattr(code_digest, "_read", edited)
     assert explain(plan(home, csv), Store(home))["teacher"].startswith("code stillhouse.train._loop changed")
-    assert causes(plan(home, csv), Store(home)) == ["code stillhouse.train._loop changed: head, top, teacher, student"]
+    assert causes(plan(home, csv), Store(home)) == ["code stillhouse.train._loop changed: head, top, teacher, student, small"]
 
 
 @pytest.mark.parametrize("name", METHODS)
