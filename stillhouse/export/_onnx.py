@@ -34,6 +34,8 @@ FUSED = {
     "gelu": ("BiasGelu", "Gelu", "FastGelu"),
 }
 FUSED_DOMAIN = "com.microsoft"
+SIZES = (("num_attention_heads", "n_heads"), ("hidden_size", "dim"))
+"""Names in config.json: of the number of heads and of the width."""
 CHECK_ROWS = 64
 NO_PRE_PROCESS_WARNING = ("onnx.quant.pre_process", "onnxruntime.quant")
 """Metadata by which ONNX Runtime's quantizer knows that a graph was optimized, and does not ask for it."""
@@ -92,17 +94,31 @@ def save_fused(plain: Path, final: Path, source: Path) -> bool:
     """Write the graph of `plain` with attention, norms and GELU fused; False if the optimizer gives up."""
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
-    # Only a hint where the graph does not tell: layers of a pruned model may have fewer heads.
     config = read_json(source / "config.json")
-    hint = {"num_heads": config.get("num_attention_heads", 0), "hidden_size": config.get("hidden_size", 0)}
+    heads, width = (next((config[name] for name in names if name in config), 0) for names in SIZES)
     with _quiet():
         try:
-            fused = optimize_by_fusion(onnx.load(plain), model_type="bert", **hint).model
+            fused = optimize_by_fusion(onnx.load(plain), "bert", num_heads=heads, hidden_size=width).model
         except (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
             return False
+    if heads:
+        set_heads(fused, width // heads)
     narrow(fused)
     _save(fused, final)
     return True
+
+
+def set_heads(model: onnx.ModelProto, head_size: int) -> None:
+    """Give every fused attention as many heads as its weights have, in place.
+
+    The optimizer writes one number into all of them, but the layers of a pruned model have fewer, each its own number.
+    """
+    columns = {value.name: value.dims[1] for value in model.graph.initializer if len(value.dims) == 2}
+    for node in model.graph.node:
+        if node.op_type == "Attention":
+            # Queries, keys and values side by side.
+            heads = next(value for value in node.attribute if value.name == "num_heads")
+            heads.i = columns[node.input[1]] // (3 * head_size)
 
 
 def fused_counts(model: onnx.ModelProto) -> dict[str, float]:

@@ -7,13 +7,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
+from stillhouse.blocks import describe_layers, layer_blocks, narrow
+from stillhouse.data.read import load_split
 from stillhouse.errors import BugError
+from stillhouse.evaluate.rows import rows_of
 from stillhouse.export import _onnx
 from stillhouse.export._optional import make_flat, make_optional
 from stillhouse.export.onnx import Onnx
-from stillhouse.models import from_base, save_model
-from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, make_job, make_model, make_rows
+from stillhouse.models import from_base, load_model, read_info, save_model
+from stillhouse.quantize.int8 import Int8
+from stillhouse.scorer import load_scorer
+from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_job, make_model, make_rows
 from tests.stillhouse.train.tiny_training import make_base
 
 
@@ -30,6 +36,47 @@ def test_the_graph_is_fused_and_equals_torch(tmp_path, problem, capfd):
     assert figures["bytes"] == (job.out / "model.onnx").stat().st_size
     assert not list(job.scratch.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+PRUNED = [([2], 40), ([0, 1, 3], 24), ([0, 1, 2, 3], 64)]
+"""Heads and number of units that stay in each of three layers of four heads."""
+
+
+@pytest.fixture(params=[TEXTS, WORDS])
+def pruned(tmp_path, request):
+    """A model whose layers differ in their numbers of heads and units, and its data."""
+    source = make_model(tmp_path, request.param, layers=3, num_attention_heads=4)
+    model = load_model(source)
+    for blocks, (heads, units) in zip(layer_blocks(model), PRUNED, strict=True):
+        narrow(blocks, torch.tensor(heads), torch.arange(units))
+    model.config.pruned_layers = describe_layers(model)
+    out = tmp_path / "pruned"
+    out.mkdir()
+    save_model(model, source, read_info(source), out)
+    return out, make_rows(tmp_path, request.param)
+
+
+def test_every_layer_of_a_pruned_model_is_fused_with_its_own_heads(tmp_path, pruned):
+    job = make_job(tmp_path, "onnx", model=pruned[0], data=pruned[1])
+    figures = Onnx().run(job)
+    assert figures["fused_attention"] == 3 and figures["fused_norm"] == 7 and figures["fused_gelu"] == 3
+    assert figures["fused_first_token"] == (6 if read_info(pruned[0])["problem"] == TEXTS else 0)
+    assert figures["largest_difference"] < 1e-5
+    nodes = [node for node in onnx.load(job.out / "model.onnx").graph.node if node.op_type == "Attention"]
+    heads = [value.i for node in nodes for value in node.attribute if value.name == "num_heads"]
+    assert heads == [len(kept) for kept, _ in PRUNED]
+
+
+def test_a_pruned_model_is_quantized_like_any_other(tmp_path, pruned):
+    exported = export(pruned[0])
+    job = make_job(tmp_path, "int8", model=exported, data=pruned[1])
+    Int8(accept_loss=1, min_speedup=0, speed_seconds=0.05, max_rows=20).run(job)
+    kinds = [node.op_type for node in onnx.load(job.out / "model.onnx").graph.node]
+    assert kinds.count("QAttention") == 3 and "Attention" not in kinds
+    rows = rows_of(read_info(exported)["problem"], load_split(pruned[1], "validation"))[0]
+    before, after = load_scorer(exported).score(rows), load_scorer(job.out).score(rows)
+    spread = max(float(np.ptp(one)) for one in before)
+    assert furthest(before, after) < 0.2 * spread
 
 
 def test_logits_alone_skip_the_last_block_and_both_outputs_are_the_default(tmp_path):
@@ -105,7 +152,8 @@ def test_other_encoders_export_too(tmp_path):
     info = {"problem": TEXTS, "labels": ["a", "b"], "max_length": 16, "thresholds": None, "base": "x", "licence": None}
     save_model(from_base(other, TEXTS, ["a", "b"], 0), other, info, out)
     job = make_job(tmp_path, "onnx", model=out)
-    assert Onnx().run(job)["largest_difference"] < 1e-5
+    figures = Onnx().run(job)
+    assert figures["largest_difference"] < 1e-5 and figures["fused_attention"] == 2
     session = onnxruntime.InferenceSession(job.out / "model.onnx")
     assert [value.name for value in session.get_inputs()] == ["input_ids", "attention_mask"]
 
