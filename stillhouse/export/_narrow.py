@@ -10,6 +10,8 @@ from stillhouse.export._optional import ancestors, make_optional
 
 BY_TOKEN = {"SkipLayerNormalization", "LayerNormalization", "BiasGelu", "Gelu", "FastGelu", "Add", "MatMul"}
 """Operations that make a token's output from the same token's inputs (MatMul: with a weight)."""
+FIRST = "_first"
+"""Ends the name of a copy that runs on the first token alone."""
 
 
 def narrow(model: onnx.ModelProto) -> int:
@@ -43,7 +45,7 @@ def _clone(node: onnx.NodeProto, weights: set[str], made: dict[str, str]) -> lis
     before: list[onnx.NodeProto] = []
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    copy.name = f"{node.name}_first"
+    copy.name = f"{node.name}{FIRST}"
     for place, name in enumerate(node.input):
         if not name or name in weights:
             continue

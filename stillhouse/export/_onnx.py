@@ -14,7 +14,7 @@ import torch
 
 from stillhouse._torch_scorer import TorchScorer, WithPooled
 from stillhouse.errors import BugError
-from stillhouse.export._narrow import narrow
+from stillhouse.export._narrow import FIRST, narrow
 from stillhouse.export._optional import make_flat
 from stillhouse.files import read_json
 from stillhouse.method import Job, Metrics
@@ -124,9 +124,9 @@ def set_heads(model: onnx.ModelProto, head_size: int) -> None:
 def fused_counts(model: onnx.ModelProto) -> dict[str, float]:
     """Flatten `model`; return how many nodes are fused operations, by family, or run on the first token alone."""
     make_flat(model)
-    kinds = [node.op_type for node in model.graph.node if not node.name.endswith("_first")]
+    kinds = [node.op_type for node in model.graph.node if not node.name.endswith(FIRST)]
     counts = {name: float(sum(kind in members for kind in kinds)) for name, members in FUSED.items()}
-    return {**counts, "first_token": float(sum(node.name.endswith("_first") for node in model.graph.node))}
+    return {**counts, "first_token": float(sum(node.name.endswith(FIRST) for node in model.graph.node))}
 
 
 def largest_difference(source: Path, exported: Path, rows: list[Any]) -> float:

@@ -1,7 +1,7 @@
 """The int8 graph: ONNX Runtime's dynamic quantization with the traps that it has for fused transformers avoided."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from stillhouse.errors import UserError
+from stillhouse.export._narrow import FIRST
 from stillhouse.export._optional import make_flat, make_optional
 from stillhouse.quantize._static import Feed, fix_scales
 
@@ -18,10 +19,14 @@ if TYPE_CHECKING:
 KINDS = ["MatMul", "Gemm", "Attention", "Gather", "EmbedLayerNormalization"]
 
 
-def quantize_graph(model: Path, out: Path, settings: "Int8", feeds: Sequence[Feed] = ()) -> int:
-    """Write the int8 form of file `model` to `out`; return how many nodes were quantized.
+def quantize_graph(
+    model: Path, out: Path, settings: "Int8", feeds: Sequence[Feed] = (), kept: Collection[str] = ()
+) -> list[str]:
+    """Write the int8 form of file `model` to `out`; return the names of the nodes that were quantized.
 
-    With `feeds` (inputs of the graph, from calibration rows) the scales of the activations are fixed."""
+    With `feeds` (inputs of the graph, from calibration rows) the scales of the activations are fixed. The nodes `kept`
+    stay as they are.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     loaded = onnx.load(model)
@@ -32,7 +37,7 @@ def quantize_graph(model: Path, out: Path, settings: "Int8", feeds: Sequence[Fee
         if not any(fnmatchcase(node.name, pattern) for node in graph.node):
             names = ", ".join(node.name for node in graph.node if node.op_type in KINDS)
             raise UserError(f'exclude: no node of the graph matches "{pattern}"', f"the nodes are {names}")
-    nodes = quantizable(graph, settings.exclude)
+    nodes = [name for name in quantizable(graph, settings.exclude) if name not in kept]
     if not nodes:
         raise UserError("exclude leaves nothing to quantize", "shorten the list, or skip the step")
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
@@ -56,7 +61,12 @@ def quantize_graph(model: Path, out: Path, settings: "Int8", feeds: Sequence[Fee
         if branched:
             make_optional(quantized)
         out.write_bytes(quantized.SerializeToString(deterministic=True))
-    return len(nodes)
+    return nodes
+
+
+def layer_of(node: str) -> str:
+    """A node and its twin for the first token share their weights: they are one layer, named after the first."""
+    return node.removesuffix(FIRST)
 
 
 def quantizable(graph: onnx.GraphProto, exclude: Sequence[str]) -> list[str]:

@@ -9,9 +9,10 @@ from stillhouse.data.read import load_info, load_labels, load_split
 from stillhouse.evaluate.rows import rows_of
 from stillhouse.files import write_json
 from stillhouse.method import Job, Metrics
+from stillhouse.quantize._fallback import spare_layers
 from stillhouse.quantize._graph import quantize_graph
 from stillhouse.quantize._static import Feed
-from stillhouse.rungs import baseline_quality, judge, load_sample, measure, summary
+from stillhouse.rungs import Sample, baseline_quality, judge, load_sample, measure, summary
 from stillhouse.scorer import Scorer, load_scorer
 from stillhouse.scoring import TextScorer
 
@@ -27,21 +28,17 @@ def quantize_model(settings: "Int8", job: Job) -> Metrics:
     """Fill `job.out` with the int8 model, or with the input model if that one stays; and with `rung.json`."""
     source, out = job.path("model"), job.out
     sample = load_sample(job, settings.metric, settings.max_rows)
-    for name in FILES[1:]:
-        shutil.copyfile(source / name, out / name)
-    job.progress(0, 4, "quantizing")
-    feeds = calibration_feeds(job) if settings.activations == "static" else []
-    quantize_graph(source / FILES[0], out / FILES[0], settings, feeds)
-    before, after = load_scorer(source), load_scorer(out)
-    job.progress(1, 4, "scoring")
-    logits = after.score(sample.rows)
+    before = load_scorer(source)
+    baseline = baseline_quality(job, sample)
+    after, logits, spared = _quantize(settings, job, sample, baseline["value"])
     rung: dict[str, Any] = {
         "method": "quantize.int8",
         "metric": sample.metric,
         "quality": sample.quality(logits),
-        "baseline": baseline_quality(job, sample),
+        "baseline": baseline,
         "bytes": (out / FILES[0]).stat().st_size,
         "bytes_before": (source / FILES[0]).stat().st_size,
+        "fallback_layers": spared,
     }
     rung["loss"] = rung["baseline"]["value"] - rung["quality"]["value"]
     job.progress(2, 4, "other batches")
@@ -53,7 +50,27 @@ def quantize_model(settings: "Int8", job: Job) -> Metrics:
         del after
         shutil.copyfile(source / FILES[0], out / FILES[0])
     write_json(out / "rung.json", rung)
-    return summary(rung)
+    return {**summary(rung), "fallback_layers": float(len(spared))}
+
+
+def _quantize(settings: "Int8", job: Job, sample: Sample, baseline: float) -> tuple[Scorer, Any, list[str]]:
+    """Write the int8 model; a scorer of it, its logits of the sample, and the layers that had to stay in 32 bits."""
+    source, out = job.path("model"), job.out
+    for name in FILES[1:]:
+        shutil.copyfile(source / name, out / name)
+    job.progress(0, 4, "quantizing")
+    feeds = calibration_feeds(job) if settings.activations == "static" else []
+    nodes = quantize_graph(source / FILES[0], out / FILES[0], settings, feeds)
+    job.progress(1, 4, "scoring")
+    scorer = load_scorer(out)
+    logits = scorer.score(sample.rows)
+    if not settings.fallback_layers or baseline - sample.quality(logits)["value"] <= settings.accept_loss:
+        return scorer, logits, []
+    spared = spare_layers(settings, job, sample, feeds, nodes, baseline)
+    if spared:
+        scorer = load_scorer(out)
+        logits = scorer.score(sample.rows)
+    return scorer, logits, spared
 
 
 def calibration_feeds(job: Job) -> list[Feed]:

@@ -12,8 +12,9 @@ class Int8(Method):
     """Make a model about four times smaller and faster on CPU: int8 weights and activations.
 
     Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit; the
-    classifier stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss` or is
-    not faster, the step publishes its input model unchanged and `rung.json` says why.
+    classifier stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss`, the few
+    layers that int8 hurts most stay in 32 bits too; if that does not help, or it is not faster, the step publishes its
+    input model unchanged and `rung.json` says why.
     """
 
     slots: ClassVar[dict[str, str]] = {"model": "model.onnx", "data": "data", "baseline": "model?"}
@@ -37,6 +38,8 @@ class Int8(Method):
     """Use 7 of the 8 bits of a weight. Without it, CPUs that lack VNNI instructions overflow and predict wrongly."""
     exclude: tuple[str, ...] = ()
     """Names of graph nodes to leave in 32 bits, as patterns: `/encoder/layer.0/*`."""
+    fallback_layers: int = Field(2, ge=0)
+    """Where the loss is above `accept_loss`: the most matrices that may stay in 32 bits to bring it below it."""
     max_rows: int = Field(4000, ge=1)
     """Largest number of validation rows to measure on, evenly spread over the split."""
     speed_seconds: float = Field(1.0, gt=0, le=600)

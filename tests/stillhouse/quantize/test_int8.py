@@ -4,11 +4,16 @@ import json
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
+from sklearn.metrics import f1_score
 
+from stillhouse.blocks import layer_blocks
 from stillhouse.errors import UserError
-from stillhouse.quantize import _int8
+from stillhouse.models import load_model, read_info, save_model
+from stillhouse.quantize import _fallback, _int8
 from stillhouse.quantize._int8 import batch_agreement
 from stillhouse.quantize.int8 import Int8
 from stillhouse.rungs import judge
@@ -155,3 +160,56 @@ def test_wrong_metric_and_wrong_data_are_user_errors(tmp_path, texts, words):
     with pytest.raises(ValidationError):
         Int8(accept_loss=-1)
     assert TEXTS != WORDS
+
+
+def hostile(directory, layer):
+    """A model, and rows labelled as it says, with a unit in the feed-forward block of `layer` that is always at 10,000
+    and that nothing listens to: what the other units say is less than one step of an 8-bit scale."""
+    source = make_model(directory, **WIDE)
+    model = load_model(source)
+    blocks = layer_blocks(model)[layer]
+    rows = make_rows(directory)
+    with torch.no_grad():
+        blocks.down.weight *= 8
+        blocks.up.weight[7], blocks.down.weight[:, 7] = 0, 0
+        blocks.up.bias[7] = 1e4
+    save_model(model, source, read_info(source), source)
+    frame = pd.read_parquet(rows / "validation.parquet")
+    with torch.no_grad():  # no label is rare
+        model.classifier.bias -= torch.from_numpy(np.median(load_scorer(source).score(list(frame["text"])), axis=0))
+    save_model(model, source, read_info(source), source)
+    for split in ("train", "validation"):
+        said = load_scorer(source).score(list(frame["text"])).argmax(-1)
+        frame.assign(label=said.astype(np.int32)).to_parquet(rows / f"{split}.parquet")
+    return export(source), rows
+
+
+@pytest.mark.parametrize(("layer", "activations"), [(0, "static"), (1, "dynamic")])
+def test_a_layer_that_int8_ruins_stays_in_32_bits_and_no_other(tmp_path, layer, activations):
+    model, rows = hostile(tmp_path, layer)
+    given = {"accept_loss": 0.3, "activations": activations}
+    rung = run(tmp_path, model, rows, fallback_layers=0, **given)[1]
+    assert not rung["accepted"] and rung["reason"].startswith("loses too much") and rung["loss"] > 0.5
+    (tmp_path / "again").mkdir()
+    out, rung, figures = run(tmp_path / "again", model, rows, fallback_layers=3, **given)
+    assert rung["accepted"] and figures["fallback_layers"] == 1
+    assert rung["fallback_layers"] == [f"/model/bert/encoder/layer.{layer}/output/dense/MatMul"]
+    matrices = [v for v in onnx.load(out / "model.onnx").graph.initializer if len(v.dims) == 2]
+    whole = [list(v.dims) for v in matrices if v.data_type == onnx.TensorProto.FLOAT]
+    assert sorted(whole) == [[128, 3], [512, 128]], "the classifier and the one matrix, once"
+    frame = pd.read_parquet(rows / "validation.parquet")
+    said = load_scorer(out).score(list(frame["text"])).argmax(-1)
+    assert rung["quality"]["value"] == pytest.approx(f1_score(frame["label"], said, average="macro"))
+
+
+def test_no_layer_stays_where_all_may_go_or_where_none_would_help(tmp_path, texts, monkeypatch):
+    rung = run(tmp_path, texts[1], texts[2], texts[0])[1]
+    assert rung["accepted"] and rung["fallback_layers"] == []
+    ranked = []
+    monkeypatch.setattr(_fallback, "rank_layers", lambda *given: ranked.append(given))
+    (tmp_path / "worse").mkdir()
+    better = hostile(tmp_path / "worse", 0)
+    # The input model itself loses too much against this baseline: nothing is tried.
+    (tmp_path / "again").mkdir()
+    rung = run(tmp_path / "again", texts[1], better[1], better[0].parent / "torch", accept_loss=0.1)[1]
+    assert not rung["accepted"] and rung["fallback_layers"] == [] and not ranked
