@@ -10,6 +10,7 @@ from torch import nn
 from stillhouse.distill._features import Feature, Recorder
 from stillhouse.distill._logits import confidences, soft_loss, soft_targets
 from stillhouse.distill._matching import Matching
+from stillhouse.distill._rounded import round_weights
 from stillhouse.distill._student import make_student
 from stillhouse.distill._teacher import teacher_features, teacher_logits, validation_logits
 from stillhouse.distill.settings import DistillSettings
@@ -52,6 +53,8 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
             student.model.add_module(TRAINED_ALONG, matching.extra)
         features = teacher_features(job, job.inputs["teachers"][0], data, matching.theirs)
         loss = _with_matching(loss, student, data, matching, features)
+    if settings.weight_bits is not None:
+        round_weights(student.model, settings.weight_bits)
     depths = set_trainable(student.model, "all", settings.train_embeddings)
     figures = train_and_publish(settings, job, student, data, (depths, loss))
     return {**figures, "layers": float(student.model.config.num_hidden_layers)}

@@ -30,6 +30,11 @@ class DistillSettings(TrainingSettings):
     """How much each of several teachers counts: all the same; in proportion to their metric on validation rows; row by
     row, in proportion to the probability of each teacher's own answer; or the weights themselves."""
 
+    weight_bits: Literal[7, 8] | None = None
+    """Train with the encoder's weights rounded to so many bits: 7 for `quantize.int8` as it is, 8 for one without
+    `reduce_range`. A model that int8 hurts recovers with itself as teacher and as input `model`. The figures are those
+    of the rounded model; the published weights are not rounded, for `quantize.int8` does that. Empty: no rounding."""
+
     @field_validator("teacher_weights")
     @classmethod
     def _check_weights(cls, value: str | list[float]) -> str | list[float]:
