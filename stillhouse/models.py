@@ -68,6 +68,33 @@ def load_model(directory: Path, dropout: float | None = None) -> "PreTrainedMode
     return model
 
 
+def resized_model(directory: Path, sizes: dict[str, int], seed: int, dropout: float | None = None) -> "PreTrainedModel":
+    """A model of the kind in `directory` with other `sizes` (names of its config), its weights random by `seed`."""
+    import torch
+    from transformers.models.auto import modeling_auto
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    unknown = [name for name in sizes if not hasattr(config, name)]
+    if unknown:
+        raise UserError(f'a "{config.model_type}" model has no {unknown[0]}', "leave it out of student_config")
+    own = _set_dropout(config, dropout)
+    if getattr(config, "pruned_layers", None):
+        config.pruned_layers = None
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(
+            f"student_config: {config.num_attention_heads} heads do not divide hidden_size {config.hidden_size}",
+            "choose num_attention_heads that do",
+        )
+    torch.manual_seed(seed)
+    model = getattr(modeling_auto, find_problem(read_info(directory)["problem"]).auto_model).from_config(config)
+    for name, value in own.items():
+        setattr(model.config, name, value)
+    return model.float()
+
+
 def read_info(directory: Path) -> dict[str, Any]:
     """`stillhouse.json` of a model."""
     path = directory / "stillhouse.json"

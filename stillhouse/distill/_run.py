@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from stillhouse.distill._extra import with_extra
 from stillhouse.distill._features import Feature, Recorder
 from stillhouse.distill._logits import confidences, soft_loss, soft_targets
 from stillhouse.distill._matching import Matching
@@ -30,7 +31,7 @@ from stillhouse.train._stage import (
     tokenize,
     train_and_publish,
 )
-from stillhouse.train._tokens import IGNORED, TokenizedData
+from stillhouse.train._tokens import IGNORED, UNLABELLED, TokenizedData
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -43,9 +44,11 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
     infos = _check_teachers(job)
     student = make_student(settings, job, infos[0])
     data = tokenize(settings, job, student)
+    weights = label_weights(settings, student.info["labels"], data.train.targets)
+    labelled = len(data.train)
+    data = with_extra(job, student, data)
     taught = [teacher_logits(job, teacher, data) for teacher in job.inputs["teachers"]]
     shares = _fixed_shares(settings, job, student.info, data)
-    weights = label_weights(settings, student.info["labels"], data.train.targets)
     loss = logits_loss(settings, data, taught, weights, shares)
     if make_matching is not None:
         matching = make_matching(student.model, load_model(job.inputs["teachers"][0].path))
@@ -57,7 +60,8 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
         round_weights(student.model, settings.weight_bits)
     depths = set_trainable(student.model, "all", settings.train_embeddings)
     figures = train_and_publish(settings, job, student, data, (depths, loss))
-    return {**figures, "layers": float(student.model.config.num_hidden_layers)}
+    more = {"extra_rows": float(len(data.train) - labelled)} if job.has("extra") else {}
+    return {**figures, "layers": float(student.model.config.num_hidden_layers), **more}
 
 
 def logits_loss(
@@ -67,7 +71,10 @@ def logits_loss(
     weights: torch.Tensor | None,
     shares: torch.Tensor | None = None,
 ) -> LossFunction:
-    """alpha * soft loss + (1 - alpha) * cross-entropy, each a mean over what the optimizer step decides."""
+    """alpha * soft loss + (1 - alpha) * cross-entropy, each a mean over what the optimizer step decides.
+
+    What is `UNLABELLED` counts in the first alone.
+    """
 
     def loss(model: nn.Module, batch: Batch, targets: torch.Tensor) -> torch.Tensor:
         logits = model(**batch.inputs).logits
@@ -78,10 +85,16 @@ def logits_loss(
         count = (targets != IGNORED).sum().clamp_min(1)
         against_teachers = soft_loss(logits[decided], soft, settings.temperature) / count
         own = None if weights is None else weights.to(logits.device)
-        against_labels = cross_entropy_share(logits, batch.targets, targets, own, settings.label_smoothing_factor)
+        against_labels = cross_entropy_share(
+            logits, _labelled(batch.targets), _labelled(targets), own, settings.label_smoothing_factor
+        )
         return settings.alpha * against_teachers + (1 - settings.alpha) * against_labels
 
     return loss
+
+
+def _labelled(targets: torch.Tensor) -> torch.Tensor:
+    return torch.where(targets == UNLABELLED, IGNORED, targets)
 
 
 def _with_matching(

@@ -1,27 +1,34 @@
 """The student before it is taught."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stillhouse.distill._narrow import cut_weights
 from stillhouse.distill.settings import DistillSettings
 from stillhouse.errors import UserError
 from stillhouse.method import Job
-from stillhouse.models import encoder_layers, keep_layers, load_model, read_info, tokenizer_json
+from stillhouse.models import encoder_layers, keep_layers, load_model, read_info, resized_model, tokenizer_json
 from stillhouse.train._stage import Candidate, check_same_task, data_description, input_length, new_candidate
+
+if TYPE_CHECKING:
+    from transformers.modeling_utils import PreTrainedModel
 
 
 def make_student(settings: DistillSettings, job: Job, info: dict[str, Any]) -> Candidate:
-    """Some layers of the first teacher (`info`: its description), another base, or the input model."""
+    """A part of the first teacher (`info`: its description), another base, or the input model."""
     teacher = job.inputs["teachers"][0].path
     directory = job.path("model") if job.has("model") else teacher
     if settings.base is not None:
         student = new_candidate(settings, job, info["max_length"])
         _check_tokenizer(student.directory, teacher, settings.base)
         return student
-    model = load_model(directory, settings.dropout)
+    if settings.student_config is not None:
+        model = _resized(settings, job, directory)
+    else:
+        model = load_model(directory, settings.dropout)
     if settings.layers is not None:
         keep_layers(model, kept_layers(settings.layers, len(encoder_layers(model)[1])))
-    else:
+    elif job.has("model"):
         info = read_info(directory)
         problem, labels, _ = data_description(job)
         check_same_task(info, "the input model", problem, labels)
@@ -29,6 +36,19 @@ def make_student(settings: DistillSettings, job: Job, info: dict[str, Any]) -> C
     length = input_length(settings.max_length, info["max_length"], model)
     normalize = data_description(job)[2]
     return Candidate(model, directory, {**info, "normalize": normalize, "max_length": length, "thresholds": None})
+
+
+def _resized(settings: DistillSettings, job: Job, directory: Path) -> "PreTrainedModel":
+    """A model of the kind in `directory` with the sizes of `student_config`."""
+    sizes = {str(name): size for name, size in (settings.student_config or {}).items()}
+    student = resized_model(directory, sizes, job.seed, settings.dropout)
+    if settings.student_weights == "random":
+        return student
+    teacher = load_model(directory)
+    available = len(encoder_layers(teacher)[1])
+    wanted = sizes.get("num_hidden_layers", available)
+    cut_weights(student, teacher, kept_layers(wanted, available))
+    return student
 
 
 def _check_tokenizer(student: Path, teacher: Path, name: str) -> None:

@@ -84,4 +84,5 @@ def ready(teacher: Input, data: TokenizedData) -> "PreTrainedModel":
 
 
 def _contents(job: Job, teacher: Input) -> list[str]:
-    return [teacher.content, job.inputs["data"][0].content]
+    rows = [item.content for slot in ("data", "extra") for item in job.inputs.get(slot, [])]
+    return [teacher.content, *rows]

@@ -1,17 +1,21 @@
 """The settings that every kind of distillation shares."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from stillhouse.errors import UserError
 from stillhouse.train.settings import TrainingSettings
 
+Size = Literal["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+
 
 class DistillSettings(TrainingSettings):
     """The student, its teachers, and how much their probabilities count."""
 
-    slots: ClassVar[dict[str, str]] = {"data": "data", "teachers": "model.torch+", "model": "model.torch?"}
+    slots: ClassVar[dict[str, str]] = {
+        "data": "data", "teachers": "model.torch+", "model": "model.torch?", "extra": "data?",
+    }  # fmt: skip
     output: ClassVar[str] = "model.torch"
     external: ClassVar[dict[str, str]] = {"base": "model"}
 
@@ -22,6 +26,13 @@ class DistillSettings(TrainingSettings):
     which ones."""
     base: str | None = None
     """Another pre-trained encoder as the student: `hub:owner/name`, `pkg://package/path` or a directory."""
+    student_config: dict[Size, Annotated[int, Field(ge=1)]] | None = None
+    """A student of the first teacher's kind with other sizes, for example `{hidden_size: 192, intermediate_size: 768}`;
+    what is not named is as in the teacher."""
+    student_weights: Literal["teacher", "random"] = "teacher"
+    """How a student by `student_config` begins: with the beginnings of the teacher's weights (first dimensions, heads
+    and units, layers evenly spread), or at random, which takes far more text and `train_embeddings`. With a smaller
+    `hidden_size`, train the embeddings in either case."""
     temperature: float = Field(default=2.0, gt=0)
     """Softens the probabilities of teachers and student: higher shows more of what the teacher finds similar."""
     alpha: float = Field(default=0.9, ge=0, le=1)
@@ -44,11 +55,17 @@ class DistillSettings(TrainingSettings):
 
     def check(self, filled: set[str]) -> None:
         super().check(filled)
-        given = [name for name in ("layers", "base") if getattr(self, name) is not None]
+        given = [name for name in ("layers", "base", "student_config") if getattr(self, name) is not None]
         given += ["the input model"] if "model" in filled else []
         if len(given) != 1:
             method = f"distill.{type(self).__name__.lower()}"
             raise UserError(
                 f"{method} has {' and '.join(given) if given else 'no student'}",
-                "give exactly one: layers: 3 for a part of the teacher, base: for another encoder, or the input model",
+                "give exactly one: layers: 3 for a part of the teacher, student_config: for other sizes, base: for "
+                "another encoder, or the input model",
+            )
+        if self.student_weights == "random" and not (self.student_config and self.train_embeddings):
+            raise UserError(
+                "student_weights: random needs student_config and train_embeddings",
+                "set train_embeddings: true, or leave student_weights out",
             )

@@ -17,6 +17,8 @@ from stillhouse.problems import Problem, find_problem
 
 IGNORED = -100
 """Target of a token that decides nothing: special tokens, and all but the first sub-token of a word."""
+UNLABELLED = -101
+"""Target of what a teacher alone decides: like a label, but one that nobody gave."""
 CHUNK = 2048
 
 
@@ -84,7 +86,7 @@ def tokenize_data(
         write_json(directory / "tokens.json", {**identity, "cut": counts})
 
     directory = job.derived("tokens", {**identity, "max_eval_samples": max_eval_samples}, [data.content], build)
-    train, validation = (_read_split(directory, split, kind) for split in ("train", "validation"))
+    train, validation = (read_tokens(directory, split, kind) for split in ("train", "validation"))
     truth = _truth(validation_rows, kind)
     if not len(train) or not len(validation):
         empty = "train" if not len(train) else "validation"
@@ -109,6 +111,13 @@ def _encoder(tokenizer_json: str, max_length: int, kind: Problem) -> _Encoder:
     content = [i for i, special in enumerate(example.special_tokens_mask) if not special]
     first, last = (content[0], content[-1] + 1) if content else (len(example.ids), len(example.ids))
     return _Encoder(tokenizer, max_length, kind, example.ids[:first], example.ids[last:])
+
+
+def write_tokens(
+    frame: pd.DataFrame, split: str, out: Path, tokenizer_json: str, max_length: int, kind: Problem
+) -> int:
+    """Write the arrays that `read_tokens` reads; return how many texts were cut."""
+    return _write_split(frame, split, out, _encoder(tokenizer_json, max_length, kind))
 
 
 def _write_split(frame: pd.DataFrame, split: str, out: Path, encoder: _Encoder) -> int:
@@ -215,7 +224,8 @@ def _truth(frame: pd.DataFrame, kind: Problem) -> Any:
     return [np.asarray(row, np.int64) for row in values]
 
 
-def _read_split(directory: Path, split: str, kind: Problem) -> Tokens:
+def read_tokens(directory: Path, split: str, kind: Problem) -> Tokens:
+    """One split, mapped into memory."""
     names = ["ids", "offsets", "targets", *(["words"] if kind.unit == "word" else [])]
     arrays = {name: load_array(directory / f"{split}-{name}.npy") for name in names}
     return Tokens(arrays["ids"], arrays["offsets"], arrays["targets"], arrays.get("words"))

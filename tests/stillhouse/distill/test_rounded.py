@@ -72,7 +72,7 @@ def test_a_model_that_int8_ruins_recovers_and_only_by_rounding(tmp_path, taught)
     ruined = tmp_path / "ruined" / "model"
     ruined.mkdir(parents=True)
     save_model(model, taught[1], read_info(taught[1]), ruined)
-    data = make_data(tmp_path / "data", train=320)
+    data = make_data(tmp_path / "data", train=480)
     texts = list(pd.read_parquet(data / "validation.parquet")["text"])
     wanted = load_scorer(ruined).score(texts)
     inputs = {slot: [as_input(ruined, "model.torch")] for slot in ("teachers", "model")}
@@ -83,4 +83,4 @@ def test_a_model_that_int8_ruins_recovers_and_only_by_rounding(tmp_path, taught)
         Logits.model_validate({**given, "dropout": 0.0, "weight_bits": bits}).run(job)
         errors[name] = int8_error(job.out, wanted, texts)
         assert weights(job.out).keys() == weights(ruined).keys()
-    assert errors["rounded"] < 0.25 * errors["before"] and errors["rounded"] < 0.25 * errors["plain"]
+    assert errors["rounded"] < 0.4 * errors["before"] and errors["rounded"] < 0.4 * errors["plain"]
