@@ -33,10 +33,7 @@ def quantize_graph(
     # The quantizer does not see weights from inside a branch.
     branched = make_flat(loaded)
     graph = loaded.graph
-    for pattern in settings.exclude:
-        if not any(fnmatchcase(node.name, pattern) for node in graph.node):
-            names = ", ".join(node.name for node in graph.node if node.op_type in KINDS)
-            raise UserError(f'exclude: no node of the graph matches "{pattern}"', f"the nodes are {names}")
+    _check_patterns(graph, settings.exclude)
     nodes = [name for name in quantizable(graph, settings.exclude) if name not in kept]
     if not nodes:
         raise UserError("exclude leaves nothing to quantize", "shorten the list, or skip the step")
@@ -62,6 +59,13 @@ def quantize_graph(
             make_optional(quantized)
         out.write_bytes(quantized.SerializeToString(deterministic=True))
     return nodes
+
+
+def _check_patterns(graph: onnx.GraphProto, patterns: Sequence[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(node.name, pattern) for node in graph.node):
+            names = ", ".join(node.name for node in graph.node if node.op_type in KINDS)
+            raise UserError(f'exclude: no node of the graph matches "{pattern}"', f"the nodes are {names}")
 
 
 def layer_of(node: str) -> str:
