@@ -236,7 +236,8 @@ def test_explain_names_a_changed_helper(home, csv, monkeypatch):
 
     monkeypatch.setattr(code_digest, "_read", edited)
     assert explain(plan(home, csv), Store(home))["teacher"].startswith("code stillhouse.train._loop changed")
-    assert causes(plan(home, csv), Store(home)) == ["code stillhouse.train._loop changed: head, top, teacher, student, small"]
+    steps = "head, top, teacher, student, small"
+    assert causes(plan(home, csv), Store(home)) == [f"code stillhouse.train._loop changed: {steps}"]
 
 
 @pytest.mark.parametrize("name", METHODS)
