@@ -53,7 +53,13 @@ def teacher(rows: int) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
         stage = Stage(
-            base="MiniLM-L6", train="all", learning_rate=1e-4, num_train_epochs=3, max_length=LENGTH, dropout=0.0
+            base="MiniLM-L6",
+            train="all",
+            learning_rate=1e-4,
+            num_train_epochs=3,
+            max_length=LENGTH,
+            dropout=0.0,
+            max_eval_samples=1000,
         )
         stage.run(job(home, "teacher", prepared(rows), SEED))
         (home / "done").touch()

@@ -9,8 +9,12 @@ import math
 import os
 import re
 import sys
+import threading
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +24,13 @@ Feed = dict[str, np.ndarray]
 Form = Literal["NFC", "NFKC"] | None
 Forward = Callable[[Feed, str], np.ndarray]
 """`forward({"input_ids", "attention_mask", "token_type_ids"} [batch, length], "logits" | "pooled") -> float32`."""
+Chunk = tuple[Any, list[list[int]]]
+"""Token ids of some rows, and what is needed to find those rows again."""
 
-TOKENS_PER_BATCH = 1024
-"""Padded tokens in one forward pass: large enough to fill the cores, small enough to stay in their caches."""
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 1024
 """Rows that are tokenized and sorted together; bounds the memory for inputs of any size."""
+BATCHES_AHEAD = 8
+"""Batches for each instance that may wait or be done: enough work while the next rows are tokenized."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
@@ -86,7 +92,7 @@ def choose(probabilities: np.ndarray, labels: list[str], thresholds: dict[str, f
     return (probabilities / cuts).argmax(axis=-1)
 
 
-def plan_batches(lengths: Sequence[int], budget: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
+def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Indexes of `lengths` in batches, longest first, at most `budget` padded tokens each; the same every time."""
     order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     start = 0
@@ -97,9 +103,18 @@ def plan_batches(lengths: Sequence[int], budget: int = TOKENS_PER_BATCH) -> Iter
 
 
 class TextScorer:
-    """Tokenization, batching and decoding around one `forward`; the runtime behind it is the only difference."""
+    """Tokenization, batching and decoding around one `forward`; the runtime behind it is the only difference.
 
-    def __init__(self, directory: str | Path, forward: Forward, hidden: int) -> None:
+    Where there is work for several, `instances` threads call `alone` (as `forward`, on one core) with a batch each,
+    while the next rows are tokenized: cores that work on batches of their own need not wait for each other.
+    """
+
+    tokens_per_batch = 1024
+    """Padded tokens in one forward pass: large enough to fill the cores, small enough to stay in their caches."""
+
+    def __init__(
+        self, directory: str | Path, forward: Forward, hidden: int, instances: int = 1, alone: Forward | None = None
+    ) -> None:
         from tokenizers import Tokenizer
 
         directory = Path(directory)
@@ -111,6 +126,8 @@ class TextScorer:
         self.normalize: Form = about.get("normalize")
         self.hidden = hidden
         self.forward = forward
+        self.instances = instances if alone else 1
+        self.alone = alone or forward
         self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.max_length)
@@ -122,9 +139,8 @@ class TextScorer:
         if self.problem == "token-classification":
             return self._score_words(rows)
         logits = np.zeros((len(rows), len(self.labels)), np.float32)
-        for start, pieces in self._texts(rows):
-            for batch, values in self._run(pieces, "logits"):
-                logits[[start + index for index in batch]] = values
+        for start, batch, values in self._run(self._texts(rows), "logits"):
+            logits[[start + index for index in batch]] = values
         return logits
 
     def embed(self, rows: Sequence[Any]) -> np.ndarray:
@@ -132,16 +148,14 @@ class TextScorer:
         pooled = np.zeros((len(rows), self.hidden), np.float32)
         if self.problem == "token-classification":
             weight = np.zeros((len(rows), 1), np.float32)
-            for start, windows in self._windows(rows):
-                pieces = [ids for _, _, ids, _ in windows]
-                for batch, values in self._run(pieces, "pooled"):
-                    for index, value in zip(batch, values, strict=True):
-                        pooled[start + windows[index][0]] += value * len(pieces[index])
-                        weight[start + windows[index][0]] += len(pieces[index])
+            for windows, batch, values in self._run(self._windows(rows), "pooled"):
+                for index, value in zip(batch, values, strict=True):
+                    row, _, tokens, _ = windows[index]
+                    pooled[row] += value * tokens
+                    weight[row] += tokens
             return pooled / np.maximum(weight, 1)
-        for start, pieces in self._texts(rows):
-            for batch, values in self._run(pieces, "pooled"):
-                pooled[[start + index for index in batch]] = values
+        for start, batch, values in self._run(self._texts(rows), "pooled"):
+            pooled[[start + index for index in batch]] = values
         return pooled
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
@@ -161,18 +175,41 @@ class TextScorer:
             for label, row in zip(chosen, probabilities, strict=True)
         ]
 
-    def _run(self, pieces: list[list[int]], output: str) -> Iterator[tuple[list[int], np.ndarray]]:
-        for batch in plan_batches([len(piece) for piece in pieces]):
-            longest = len(pieces[batch[0]])
-            ids = np.full((len(batch), longest), self._pad, np.int64)
-            mask = np.zeros((len(batch), longest), np.int64)
-            for row, index in enumerate(batch):
-                ids[row, : len(pieces[index])] = pieces[index]
-                mask[row, : len(pieces[index])] = 1
-            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-            yield batch, self.forward(feed, output)
+    def _run(self, chunks: Iterator[Chunk], output: str) -> Iterator[tuple[Any, list[int], np.ndarray]]:
+        """(the chunk's own, indexes in the chunk, scores) of every batch."""
+        batches = (
+            (own, batch, self._feed(pieces, batch))
+            for own, pieces in chunks
+            for batch in plan_batches([*map(len, pieces)], self.tokens_per_batch)
+        )
+        first = list(islice(batches, 2 * self.instances))
+        if self.instances == 1 or len(first) < 2 * self.instances:
+            for own, batch, feed in chain(first, batches):
+                yield own, batch, self.forward(feed, output)
+            return
+        running: deque[tuple[Any, list[int], Future[np.ndarray]]] = deque()
+        pool = ThreadPoolExecutor(self.instances)
+        try:
+            for own, batch, feed in chain(first, batches):
+                running.append((own, batch, pool.submit(self.alone, feed, output)))
+                if len(running) > BATCHES_AHEAD * self.instances:
+                    own, batch, scores = running.popleft()
+                    yield own, batch, scores.result()
+            for own, batch, scores in running:
+                yield own, batch, scores.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _texts(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[list[int]]]]:
+    def _feed(self, pieces: list[list[int]], batch: list[int]) -> Feed:
+        ids = np.full((len(batch), len(pieces[batch[0]])), self._pad, np.int64)
+        mask = np.zeros_like(ids)
+        for row, index in enumerate(batch):
+            ids[row, : len(pieces[index])] = pieces[index]
+            mask[row, : len(pieces[index])] = 1
+        return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+    def _texts(self, rows: Sequence[Any]) -> Iterator[Chunk]:
+        """The own of a chunk: its first row."""
         for start in range(0, len(rows), ROWS_AT_ONCE):
             texts = [normal(text, self.normalize) for text in rows[start : start + ROWS_AT_ONCE]]
             yield start, [piece.ids or [self._pad] for piece in self._tokenizer.encode_batch_fast(texts)]
@@ -182,16 +219,17 @@ class TextScorer:
         outside = np.zeros(len(self.labels), np.float32)
         outside[self.labels.index("O") if "O" in self.labels else 0] = 10
         logits = [np.tile(outside, (len(words), 1)) for words in rows]
-        for start, windows in self._windows(rows):
-            for batch, values in self._run([ids for _, _, ids, _ in windows], "logits"):
-                for index, value in zip(batch, values, strict=True):
-                    row, first_word, _, firsts = windows[index]
-                    for word, position in firsts.items():
-                        logits[start + row][first_word + word] = value[position]
+        for windows, batch, values in self._run(self._windows(rows), "logits"):
+            for index, value in zip(batch, values, strict=True):
+                row, first_word, _, firsts = windows[index]
+                for word, position in firsts.items():
+                    logits[row][first_word + word] = value[position]
         return logits
 
-    def _windows(self, rows: Sequence[Any]) -> Iterator[tuple[int, list[tuple[int, int, list[int], dict[int, int]]]]]:
-        """Chunks of (row, its first word, token ids, {word: position of its first token}); no window overlaps."""
+    def _windows(self, rows: Sequence[Any]) -> Iterator[Chunk]:
+        """The own of a chunk: of each window (row, its first word, tokens, {word: position of its first token});
+        no window overlaps.
+        """
         for start in range(0, len(rows), ROWS_AT_ONCE):
             chunk = [[normal(word, self.normalize) for word in words] for words in rows[start : start + ROWS_AT_ONCE]]
             whole = self._tokenizer.encode_batch(chunk, is_pretokenized=True)
@@ -204,7 +242,14 @@ class TextScorer:
                 parts = [chunk[row][first:last] for first, last in cuts]
                 windows = self._tokenizer.encode_batch(parts, is_pretokenized=True)
                 spans += [(row, first, window) for (first, _), window in zip(cuts, windows, strict=True)]
-            yield start, [(row, first, window.ids or [self._pad], _firsts(window)) for row, first, window in spans]
+            pieces = [window.ids or [self._pad] for _, _, window in spans]
+            yield (
+                [
+                    (start + row, first, len(ids), _firsts(window))
+                    for (row, first, window), ids in zip(spans, pieces, strict=True)
+                ],
+                pieces,
+            )
 
     def _cuts(self, words: list[str]) -> list[tuple[int, int]]:
         """Word ranges that each fit into `max_length` tokens; a word that alone does not is cut by the tokenizer."""
@@ -284,29 +329,48 @@ def entity_spans(tags: list[str]) -> list[tuple[str, int, int]]:
 
 
 class OnnxScorer(TextScorer):
-    """A `model.onnx` directory or bundle on ONNX Runtime, on `threads` CPU threads (None: all this process may use)."""
+    """A `model.onnx` directory or bundle on ONNX Runtime, on `threads` CPU threads (None: all this process may use).
+
+    Few rows share all threads, many are scored by an instance on each: a second session, made when first needed.
+    """
+
+    tokens_per_batch = 512
 
     def __init__(self, directory: str | Path, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = threads or default_threads()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        model = str(Path(directory) / "model.onnx")
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._model = str(Path(directory) / "model.onnx")
+        threads = threads or default_threads()
+        self._session = self._load(threads)
+        self._session_alone: Any = None
+        self._loading = threading.Lock()
         self._inputs = [value.name for value in self._session.get_inputs()]
         # A graph may offer to leave out what only `pooled` needs; its default is to compute both outputs.
         self._optional = any(value.name == "with_pooled" for value in self._session.get_overridable_initializers())
         shapes = {value.name: value.shape for value in self._session.get_outputs()}
-        super().__init__(directory, self._session_run, int(shapes["pooled"][-1]))
+        super().__init__(directory, self._run_together, int(shapes["pooled"][-1]), threads, self._run_alone)
 
-    def _session_run(self, feed: Feed, output: str) -> np.ndarray:
+    def _load(self, threads: int) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+
+    def _run_together(self, feed: Feed, output: str) -> np.ndarray:
+        return self._run_session(self._session, feed, output)
+
+    def _run_alone(self, feed: Feed, output: str) -> np.ndarray:
+        with self._loading:
+            self._session_alone = self._session_alone or self._load(1)
+        return self._run_session(self._session_alone, feed, output)
+
+    def _run_session(self, session: Any, feed: Feed, output: str) -> np.ndarray:
         given = {name: feed[name] for name in self._inputs}
         if self._optional:
             given["with_pooled"] = np.array(output == "pooled")
-        return np.asarray(self._session.run([output], given)[0])
+        return np.asarray(session.run([output], given)[0])
 
 
 def main(texts: list[str]) -> None:

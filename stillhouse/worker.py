@@ -5,6 +5,7 @@ when its standard input closes, so it never outlives the run that started it, ho
 """
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -27,7 +28,7 @@ from stillhouse.events import emit, reached
 from stillhouse.files import write_text
 from stillhouse.keys import library_versions
 from stillhouse.method import Input, Job, Method, Source
-from stillhouse.methods import load_method
+from stillhouse.methods import METHODS, load_method
 from stillhouse.store import Manifest, Store, derived_directory
 
 PROGRESS_SECONDS = 0.2
@@ -143,7 +144,7 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     def derive(kind: str, settings: dict[str, Any], contents: list[str], build: Callable[[Path], None]) -> Path:
         parts = {
             "settings": settings, "contents": contents, "code": code_digests(build.__module__),
-            "libraries": library_versions(method.libraries),
+            "libraries": library_versions(_all_libraries()),
         }  # fmt: skip
         name, path = derived_directory(store, kind, parts, build)
         derived.append(name)
@@ -176,6 +177,12 @@ def _build(store: Store, method: Method, spec: dict[str, Any], answer: Answer) -
     manifest = store.publish(key, manifest)
     emit(home, "step.finished", key=key, step=spec["step"], seconds=seconds)
     return manifest
+
+
+@functools.cache
+def _all_libraries() -> tuple[str, ...]:
+    """What any method lists: methods share derived data, so its key must not depend on which of them asks first."""
+    return tuple(sorted({library for name in METHODS for library in load_method(name).libraries}))
 
 
 def _begin_rebuild(store: Store, key: str) -> None:

@@ -20,6 +20,7 @@ from stillhouse.method import Job, Metrics
 from stillhouse.models import load_model, read_info, tokenizer_json
 from stillhouse.problems import find_problem
 from stillhouse.train._batches import Batch, pad_pieces
+from stillhouse.train._frozen import keep_states, layers_to_keep
 from stillhouse.train._loss import LossFunction, cross_entropy_share, label_weights
 from stillhouse.train._parts import set_trainable
 from stillhouse.train._predict import word_logits
@@ -58,8 +59,13 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
         loss = _with_matching(loss, student, data, matching, features)
     if settings.weight_bits is not None:
         round_weights(student.model, settings.weight_bits)
-    depths = set_trainable(student.model, "all", settings.train_embeddings)
-    figures = train_and_publish(settings, job, student, data, (depths, loss))
+    depths = set_trainable(student.model, settings.train, settings.train_embeddings)
+    # What is matched inside the student, or rounded on the way, is not to be had from states that are kept.
+    layers = 0 if make_matching or settings.weight_bits else layers_to_keep(settings, student.model, depths, data)
+    kept = keep_states(job, student.model, data, layers, settings.frozen_states_dtype) if layers else None
+    data, upper = kept or (data, None)
+    figures = train_and_publish(settings, job, student, data, (depths, loss), upper)
+    figures["states_of_layers"] = float(layers if kept else 0)
     more = {"extra_rows": float(len(data.train) - labelled)} if job.has("extra") else {}
     return {**figures, "layers": float(student.model.config.num_hidden_layers), **more}
 

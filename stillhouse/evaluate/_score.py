@@ -17,7 +17,7 @@ from stillhouse.metrics import probabilities
 from stillhouse.problems import find_problem
 from stillhouse.scorer import load_scorer
 
-_NOT_THE_MODEL = {"manifest.json", "metrics.jsonl", "rung.json"}
+_NOT_THE_MODEL = {"manifest.json", "metrics.jsonl", "rung.json", "ladder.json", "ladder.svg"}
 """Records about a model: scoring needs none of them."""
 
 

@@ -15,6 +15,8 @@ from stillhouse.release._awkward import awkward_texts
 from stillhouse.scoring import OnnxScorer
 
 MODEL_FILES = ("model.onnx", "tokenizer.json", "stillhouse.json")
+LADDER_FILES = ("ladder.json", "ladder.svg")
+"""What `select.cheapest` says of the rungs it compared."""
 CHECK_ROWS = 200
 REFERENCE_ROWS = 500
 
@@ -29,6 +31,9 @@ def write_bundle(model: Path, data: Path | None, bundle: Path) -> None:
         if not (model / name).is_file():
             raise UserError(f"the model has no {name}", "export it again")
         shutil.copyfile(model / name, bundle / name)
+    for name in LADDER_FILES:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, bundle / name)
     shutil.copyfile(stillhouse.scoring.__file__, bundle / "scoring.py")
     scorer = OnnxScorer(bundle)
     rows = _validation_rows(data, scorer.problem) if data else []

@@ -22,8 +22,11 @@ def model_card(
     verdict: dict[str, Any],
     lineage: list[Manifest],
     recipe: dict[str, Any],
+    ladder: dict[str, Any] | None = None,
 ) -> str:
-    """The text of `README.md`; `about` is the model's `stillhouse.json`, with `language` and `data_licence`."""
+    """The text of `README.md`; `about` is the model's `stillhouse.json`, with `language` and `data_licence`; `ladder`
+    the rungs among which the model was chosen.
+    """
     name = str(recipe.get("name") or "model")
     sections = [
         _front_matter(about, scores, name, lineage),
@@ -33,6 +36,7 @@ def model_card(
         _quality(scores),
         _classes(scores),
         _slices(scores),
+        _ladder(ladder) if ladder else "",
         _steps(lineage),
         _sources(about, lineage),
         _recipe(recipe),
@@ -152,6 +156,22 @@ def _slices(scores: dict[str, Any]) -> str:
         ]
         parts.append(f"### By {column}\n\n" + table([_cell(column), "rows", *names], rows))
     return "\n\n".join(parts)
+
+
+def _ladder(ladder: dict[str, Any]) -> str:
+    rows: list[list[object]] = [
+        [
+            f"{rung['name']}{' (this model)' if rung['name'] == ladder['chosen'] else ''}",
+            rung["quality"]["value"],
+            f"{rung['bytes'] / 1e6:.1f} MB",
+        ]
+        for rung in ladder["rungs"]
+    ]
+    metric, baseline = ladder["metric"], ladder["baseline"]
+    note = f"""The rungs it was chosen from, on validation rows (baseline: {metric} {baseline:.3f}). Their speed, and \
+which of them no other beats, is in `ladder.json`."""
+    listed = table(["rung", metric, "size"], rows)
+    return "\n\n".join(["## The ladder", note, listed, "![quality and speed of the rungs](ladder.svg)"])
 
 
 def _steps(lineage: list[Manifest]) -> str:

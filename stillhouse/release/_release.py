@@ -32,7 +32,8 @@ def release(gate: "Gate", job: Job) -> Metrics:
     about = {
         **read_json(bundle / "stillhouse.json"), "language": info.get("language"), "data_licence": info.get("licence"),
     }  # fmt: skip
-    write_text(bundle / "README.md", model_card(about, scores, verdict, job.lineage, job.recipe))
+    ladder = read_json(bundle / "ladder.json") if (bundle / "ladder.json").is_file() else None
+    write_text(bundle / "README.md", model_card(about, scores, verdict, job.lineage, job.recipe, ladder))
     for directory in (bundle, job.out):
         write_json(directory / "verdict.json", verdict)
     metric = gate.metric or find_problem(scores["problem"]).metric

@@ -138,11 +138,11 @@ def over_budget(settings: Cheapest, rung: dict[str, Any]) -> list[str]:
 
 
 def mark_pareto(rungs: list[dict[str, Any]]) -> None:
-    """`pareto`: no other rung is at least as good, as small and as fast, and better in one of the three."""
+    """`measured.pareto`: no other rung is at least as good, as small and as fast, and better in one of the three."""
     figures = [(rung["quality"]["value"], -rung["bytes"], rung["measured"]["texts_per_second"]) for rung in rungs]
     for rung, own in zip(rungs, figures, strict=True):
         beaten = any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in figures)
-        rung["pareto"] = not beaten
+        rung["measured"]["pareto"] = not beaten
 
 
 def choose_rung(rungs: list[dict[str, Any]]) -> tuple[dict[str, Any], bool]:

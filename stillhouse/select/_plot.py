@@ -22,7 +22,9 @@ def draw_ladder(ladder: dict[str, Any], path: Path) -> None:
             axes.scatter(speed, quality["value"], s=8 * rung["bytes"] / 1e6 + 10, color=colour, zorder=3)
             label = f"{rung['name']}, {rung['bytes'] / 1e6:.1f} MB"
             axes.annotate(label, (speed, quality["value"]), textcoords="offset points", xytext=(8, 6))
-        front = sorted((r for r in ladder["rungs"] if r["pareto"]), key=lambda r: r["measured"]["texts_per_second"])
+        front = sorted(
+            (r for r in ladder["rungs"] if r["measured"]["pareto"]), key=lambda r: r["measured"]["texts_per_second"]
+        )
         axes.plot(
             [rung["measured"]["texts_per_second"] for rung in front],
             [rung["quality"]["value"] for rung in front],

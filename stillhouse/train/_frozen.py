@@ -23,7 +23,7 @@ from stillhouse.models import encoder_layers, in_head
 from stillhouse.train._batches import by_length, collate
 from stillhouse.train._predict import SCORING_TOKENS
 from stillhouse.train._tokens import TokenizedData, Tokens, load_array
-from stillhouse.train.stage import Stage
+from stillhouse.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -45,7 +45,9 @@ class _Passed(nn.Module):
         return next(value for value in values if torch.is_tensor(value) and value.is_floating_point())
 
 
-def layers_to_keep(settings: Stage, model: "PreTrainedModel", depths: dict[str, int], data: TokenizedData) -> int:
+def layers_to_keep(
+    settings: TrainingSettings, model: "PreTrainedModel", depths: dict[str, int], data: TokenizedData
+) -> int:
     """How many layers' states are worth keeping; 0 for none. Decided by settings and data alone: a run repeats."""
     layers = frozen_layers(depths)
     if not layers or settings.frozen_states == "never":
@@ -100,7 +102,8 @@ def keep_states(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device)
     upper = upper_part(model, layers)
-    contents = [frozen_digest(model, layers), job.inputs["data"][0].content]
+    texts = [item.content for slot in ("data", "extra") for item in job.inputs.get(slot, [])]
+    contents = [frozen_digest(model, layers), *texts]
 
     def build(directory: Path) -> None:
         splits = {"train": data.train, "validation": data.validation}

@@ -1,9 +1,11 @@
 """The settings that every kind of training shares."""
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from stillhouse.errors import UserError
 from stillhouse.evaluate.figures import check_names
 from stillhouse.method import Method
 
@@ -26,8 +28,18 @@ class TrainingSettings(Method):
     max_length: int | None = Field(default=None, ge=4)
     """Longest input in tokens; longer texts are cut, longer sentences of words are read in pieces. Empty: as the
     input model says, else 128."""
+    train: str = "all"
+    """What is trained: `head` (classifier and pooler), `last-K` (the head and the K topmost layers) or `all`."""
     train_embeddings: bool = False
     """Train the embeddings too. Most of a small encoder's weights are there; without them a step is much faster."""
+    frozen_states: Literal["auto", "always", "never"] = "auto"
+    """Compute what the frozen bottom layers make of each text once, and train on that: epochs, evaluations, later
+    stages, seeds and search trials with the same frozen weights and texts share it. `auto`: when each text is read
+    more than once and `frozen_states_gb` is enough; the step says which it was (`states_of_layers`)."""
+    frozen_states_dtype: Literal["float32", "float16"] = "float32"
+    """Half precision takes half the disk; the losses then differ in the third or fourth digit."""
+    frozen_states_gb: float = Field(default=4.0, gt=0)
+    """Most disk space that the states of one stage may take, in GB; `stillhouse store gc` frees it."""
     layer_decay: float = Field(default=1.0, gt=0, le=1)
     """Each encoder layer learns at this multiple of the rate of the layer above it (embeddings: below layer 0)."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
@@ -58,5 +70,17 @@ class TrainingSettings(Method):
     save_minutes: float | None = Field(default=1.0, gt=0)
     """Write a checkpoint when the last one is older than this. The result does not depend on checkpoints."""
 
+    @field_validator("train")
+    @classmethod
+    def _check_train(cls, value: str) -> str:
+        if not re.fullmatch(r"head|all|last-[1-9][0-9]*", value):
+            raise ValueError(f'"{value}" is not one of head, all, last-K (for example last-2)')
+        return value
+
     def check(self, filled: set[str]) -> None:
         check_names([self.metric_for_best_model] if self.metric_for_best_model else [], "metric_for_best_model")
+        if self.train_embeddings and self.train != "all":
+            raise UserError(
+                f"train_embeddings: true cannot go with train: {self.train}",
+                "set train: all, or leave it out",
+            )

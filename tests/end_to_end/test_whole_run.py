@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from stillhouse.store import Store
 
 OTHER = "int8.per_channel=false"
@@ -55,6 +57,10 @@ def test_from_rows_to_a_registered_model_and_back(cli_after_run, first_run, tiny
         text=True, check=True,
     )  # fmt: skip
     assert json.loads(alone.stdout.splitlines()[0])["label"] == "bad"
+    needed = ("model.onnx", "tokenizer.json", "stillhouse.json")
+    on_disk = sum((cli.cwd / "bundle" / name).stat().st_size for name in needed)
+    champion = next(v for v in cli.json("models")[0]["versions"] if v["aliases"] == ["champion"])
+    assert champion["metrics"]["size_mb"] == pytest.approx(on_disk / 1e6, abs=1e-9)
 
 
 def test_what_is_deleted_or_damaged_is_rebuilt(cli_after_run, tiny_recipe):

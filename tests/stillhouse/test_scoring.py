@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_batches_hold_every_row_once_within_the_budget():
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     assert all(len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 20 for batch in batches)
     assert len(batches) < len(lengths)
-    assert list(plan_batches([])) == []
+    assert list(plan_batches([], 20)) == []
 
 
 def test_torch_and_onnx_give_the_same_scores_and_embeddings(texts):
@@ -69,6 +70,68 @@ def test_scores_do_not_depend_on_order_or_company(texts, monkeypatch):
         assert np.abs(together - scorer.score(rows)).max() < 1e-5
         assert np.abs(scorer.embed(rows)[-1] - scorer.embed(rows[-1:])[0]).max() < 1e-5
         monkeypatch.undo()
+
+
+def test_many_rows_are_scored_by_several_instances(texts, words, monkeypatch):
+    monkeypatch.setattr(scoring, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(OnnxScorer, "tokens_per_batch", 64)
+    for path, rows in ((texts[1], [*text_rows(300, 3)["text"], *AWKWARD]), (words[1], list(word_rows(80, 3)["words"]))):
+        alone, several = OnnxScorer(path, threads=1), OnnxScorer(path, threads=3)
+        several.score(rows[:1])
+        assert several._session_alone is None, "one row shares the threads of the first session"
+        before = threading.active_count()
+        running, most = [], []
+        run = several._run_alone
+
+        def counted(feed, output, run=run, running=running, most=most):
+            running.append(1)
+            most.append(len(running))
+            scores = run(feed, output)
+            running.pop()
+            return scores
+
+        several.alone = counted
+        assert furthest(several.score(rows), alone.score(rows)) < 1e-5
+        assert furthest(several.embed(rows), alone.embed(rows)) < 1e-5
+        assert 1 < max(most) <= 3
+        assert threading.active_count() == before
+
+
+def test_memory_does_not_grow_with_the_rows(texts, monkeypatch):
+    monkeypatch.setattr(scoring, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(OnnxScorer, "tokens_per_batch", 64)
+    scorer = OnnxScorer(texts[1], threads=2)
+    fed, done, waiting = [], [], []
+    feed_of, run = scorer._feed, scorer._run_alone
+
+    def feed(*arguments):
+        fed.append(1)
+        waiting.append(len(fed) - len(done))
+        return feed_of(*arguments)
+
+    def alone(*arguments):
+        scores = run(*arguments)
+        done.append(1)
+        return scores
+
+    monkeypatch.setattr(scorer, "_feed", feed)
+    scorer.alone = alone
+    scorer.score(list(text_rows(2000, 4)["text"]))
+    assert len(done) > 100 and max(waiting) <= scoring.BATCHES_AHEAD * 2 + 2
+
+
+def test_an_error_in_an_instance_reaches_the_caller(texts, monkeypatch):
+    monkeypatch.setattr(OnnxScorer, "tokens_per_batch", 32)
+    scorer = OnnxScorer(texts[1], threads=2)
+
+    def broken(feed, output):
+        raise RuntimeError("out of memory")
+
+    scorer.alone = broken
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        scorer.score(list(text_rows(200, 5)["text"]))
+    assert threading.active_count() == before
 
 
 def test_nothing_to_score_keeps_the_shapes(texts, words):
@@ -138,7 +201,7 @@ def test_every_word_gets_the_scores_of_its_first_token(words):
         assert [len(row) for row in scores] == [len(row) for row in rows]
         # Longer than 16 tokens: windows that do not overlap, each scored as a sentence of its own.
         longest = max(rows, key=len)
-        first, *_ = next(iter(scorer._windows([longest])))[1:]
+        first, _ = next(iter(scorer._windows([longest])))
         cut = first[1][1]
         assert 0 < cut < len(longest)
         parts = [

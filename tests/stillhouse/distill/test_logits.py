@@ -72,6 +72,21 @@ def test_weights_must_fit_the_teachers(tmp_path, taught, wrong):
         distill(tmp_path, "a", taught, teachers=2, teacher_weights=wrong)
 
 
+def test_a_student_trained_from_above_learns_the_same_with_kept_states(tmp_path, taught):
+    learned = {}
+    for frozen_states in ("auto", "never"):
+        job, figures = distill(tmp_path, frozen_states, taught, train="last-1", frozen_states=frozen_states)
+        assert figures["states_of_layers"] == (1 if frozen_states == "auto" else 0)
+        lines = (job.out / "metrics.jsonl").read_text().splitlines()
+        learned[frozen_states] = [json.loads(line)["train_loss"] for line in lines], weights(job.out)
+    assert learned["auto"][0] == pytest.approx(learned["never"][0], abs=1e-4)
+    kept, plain = (found for _, found in learned.values())
+    assert all(torch.allclose(kept[name], plain[name], atol=1e-3) for name in plain)
+    begun = weights(taught[1])
+    lowest = [name for name in plain if ".layer.0." in name]
+    assert lowest and all(torch.equal(plain[name], begun[name]) for name in lowest), "what is frozen stays"
+
+
 def test_a_student_like_its_teacher_has_no_soft_loss():
     logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     assert soft_loss(logits, soft_targets([logits], 3.0), 3.0).item() == pytest.approx(0.0, abs=1e-5)

@@ -101,3 +101,14 @@ def test_what_loses_too_much_is_rejected(tmp_path, trained):
     assert not rung["accepted"] and "loses too much" in rung["reason"] and figures["accepted"] == 0
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         assert (out / name).read_bytes() == (trained[1] / name).read_bytes()
+
+
+def test_a_useless_rung_is_rejected(tmp_path, trained):
+    """Every token that is left is used: a second time drops nothing."""
+    for name in ("once", "twice"):
+        (tmp_path / name).mkdir()
+    once, _, _ = prune(tmp_path / "once", trained)
+    out, rung, figures = prune(tmp_path / "twice", (trained[0], once))
+    assert not rung["accepted"] and figures["accepted"] == 0
+    assert rung["reason"].startswith("not smaller")
+    assert (out / "model.safetensors").read_bytes() == (once / "model.safetensors").read_bytes()

@@ -219,6 +219,9 @@ def test_a_refusal_is_a_finished_release_too(tmp_path):
     assert "at most 0.020 allowed" in (job.out / "bundle" / "README.md").read_text()
 
 
+LADDER = {"metric": "f1_macro", "baseline": 0.7, "chosen": "a", "rungs": []}
+
+
 def test_a_slow_day_changes_nothing_but_measured_values(tmp_path):
     digests = []
     for name, speedup in (("monday", 3.4), ("friday", 3.6)):
@@ -226,8 +229,12 @@ def test_a_slow_day_changes_nothing_but_measured_values(tmp_path):
         scores["differences"]["baseline"]["measured"]["speedup"] = {"median": speedup, "low": speedup, "high": speedup}
         scores["candidate"]["measured"]["latency_p95_ms"] = speedup
         job = make_gate_job(tmp_path, scores, name)
+        (job.path("model") / "ladder.json").write_text(json.dumps({**LADDER, "measured": speedup}))
+        (job.path("model") / "ladder.svg").write_text(f"<svg>{speedup}</svg>")
         Gate(min_speedup=3, max_p95_ms=9).run(job)
         files = {p.relative_to(job.out).as_posix(): file_digest(p) for p in job.out.rglob("*") if p.is_file()}
+        assert {"bundle/ladder.json", "bundle/ladder.svg"} <= files.keys()
+        assert "## The ladder" in (job.out / "bundle" / "README.md").read_text()
         digests.append(content_digest(job.out, files))
     assert digests[0] == digests[1]
 

@@ -65,6 +65,17 @@ def test_origin_is_complete():
     assert "Data licence: not stated" in text
 
 
+def test_the_rungs_are_listed_without_what_was_timed():
+    rungs = [
+        {"name": "onnx", "quality": {"value": 0.76}, "bytes": 69_600_000, "measured": {"texts_per_second": 4321.0}},
+        {"name": "int8", "quality": {"value": 0.75}, "bytes": 8_200_000, "measured": {"texts_per_second": 9876.0}},
+    ]
+    ladder = {"metric": "f1_macro", "baseline": 0.77, "chosen": "int8", "rungs": rungs}
+    text = model_card(ABOUT, make_scores(), VERDICT, LINEAGE, RECIPE, ladder)
+    assert "| int8 (this model) | 0.750 | 8.2 MB |" in text and "| onnx | 0.760 | 69.6 MB |" in text
+    assert "4321" not in text and "9876" not in text and "## The ladder" not in card()
+
+
 def test_nothing_timed_is_in_the_card():
     assert not [number for number in ("987", "5.4", "4.4", "912", "3.2") if number in card()]
 

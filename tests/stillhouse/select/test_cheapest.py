@@ -38,7 +38,7 @@ def test_no_other_beats_what_is_on_the_front():
     """c is worse than b in everything; d is as b but larger; a is the best, b the fastest."""
     rungs = [rung("a", 0.8, 90, 100), rung("b", 0.79, 20, 400), rung("c", 0.78, 30, 300), rung("d", 0.79, 21, 400)]
     mark_pareto(rungs)
-    assert [one["pareto"] for one in rungs] == [True, True, False, False]
+    assert [one["measured"]["pareto"] for one in rungs] == [True, True, False, False]
 
 
 def test_what_is_too_much_is_said_with_its_limit():
