@@ -22,11 +22,13 @@ ANCHOR = "padding avoided 3.51x (FastFormers, arXiv:2010.13382)"
 
 
 def measure(quick: bool) -> dict[str, Any]:
+    from stillhouse.scorer import load_scorer
+
     texts = mixed_texts(200 if quick else TEXTS)
     taught = teacher(200 if quick else ROWS)
     some = {name: texts[::every] for name, every in EVERY.items()}
     with fresh_home() as home:
-        scorer = onnx_scorer(home, taught, prepared(200 if quick else ROWS))
+        scorer = load_scorer(onnx_model(home, taught, prepared(200 if quick else ROWS)))
         pipeline, encoder = HubPipeline(taught), SentenceEncoder()
         best, tried = pipeline.best_batch_size(some["default"])
         names = ["pipeline, batch size 1 (its default)", f"pipeline, batch size {best} (the best of 8, 32, 64)"]
@@ -60,12 +62,11 @@ def measure(quick: bool) -> dict[str, Any]:
 EVERY_NOTE = "the pipeline's seconds are those of every 8th (default) and every 4th text (best), times 8 and 4"
 
 
-def onnx_scorer(home: Path, model: Path, data: Path) -> Any:
-    """Our scorer of a torch model exported to ONNX."""
+def onnx_model(home: Path, model: Path, data: Path, name: str = "onnx", optimize: bool = True) -> Path:
+    """A torch model exported to ONNX, as `export.onnx` does it."""
     from stillhouse.export.onnx import Onnx
     from stillhouse.method import Input
-    from stillhouse.scorer import load_scorer
 
-    work = job(home, "onnx", data, 42, inputs={"model": [Input(model, "m", "model.torch", str(model))]})
-    Onnx().run(work)
-    return load_scorer(work.out)
+    work = job(home, name, data, 42, inputs={"model": [Input(model, "m", "model.torch", str(model))]})
+    Onnx(optimize=optimize).run(work)
+    return work.out

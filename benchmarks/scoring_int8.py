@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.distillation import teacher
 from benchmarks.harness import interleave, mixed_texts, ratio, row
 from benchmarks.peak import forward_flops, sgemm_flops, token_counts
-from benchmarks.scoring_fp32 import ROWS, TEXTS, onnx_scorer
+from benchmarks.scoring_fp32 import ROWS, TEXTS, onnx_model
 from benchmarks.tasks_of_training import LENGTH, fresh_home, job, labelled, prepared
 
 WORK = "int8 scoring, MiniLM-L6 fine-tuned on 4,000 tweets, 4,000 texts of mixed length, cut at 128 tokens"
@@ -28,17 +28,10 @@ def measure(quick: bool) -> dict[str, Any]:
     texts = mixed_texts(200 if quick else TEXTS)
     data, taught = prepared(200 if quick else ROWS), teacher(200 if quick else ROWS)
     with fresh_home() as home:
-        whole = onnx_scorer(home, taught, data)
-        scorers: dict[str, Any] = {
-            "ours": load_scorer(_ours(home, home / "onnx" / "out", data)),
-            **dict(
-                zip(
-                    SIDES,
-                    (load_scorer(taught), whole, load_scorer(_documented(home, home / "onnx" / "out"))),
-                    strict=True,
-                )
-            ),
-        }
+        exported = onnx_model(home, taught, data)
+        models = [taught, exported, _documented(home, exported)]
+        scorers: dict[str, Any] = {"ours": load_scorer(int8_model(home, exported, data))}
+        scorers |= {name: load_scorer(model) for name, model in zip(SIDES, models, strict=True)}
         seconds = interleave(
             {name: partial(scorer.score, texts) for name, scorer in scorers.items()}, 1 if quick else 7
         )
@@ -54,12 +47,12 @@ def measure(quick: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ours(home: Path, model: Path, data: Path) -> Path:
+def int8_model(home: Path, model: Path, data: Path, name: str = "int8") -> Path:
     """`quantize.int8` with its defaults, whatever it would decide about accepting."""
     from stillhouse.method import Input
     from stillhouse.quantize.int8 import Int8
 
-    work = job(home, "int8", data, 42, inputs={"model": [Input(model, "m", "model.onnx", "m")]})
+    work = job(home, name, data, 42, inputs={"model": [Input(model, name, "model.onnx", str(model))]})
     Int8(accept_loss=1.0, min_speedup=0, speed_seconds=0.1, max_rows=500).run(work)
     return work.out
 
