@@ -29,16 +29,18 @@ def measure(quick: bool) -> dict[str, Any]:
         students[name] = make(taught, data, epochs)
 
     sides = {"ours": ours, "teacher in the loop, our batches": in_loop, "teacher in the loop, Trainer": in_trainer}
+    notes = []
+    if importlib.util.find_spec("textbrewer"):
+        sides["TextBrewer, our batches"] = in_textbrewer
+    else:
+        notes.append("TextBrewer is not installed (pip install textbrewer)")
     seconds = interleave({name: partial(timed, name, make) for name, make in sides.items()}, 1 if quick else 5)
     names = list(sides)[1:]
     rows = [row(name, ratio(seconds, "ours", name), 2.5) for name in names]
     rows[0] |= {"bound": round(BOUND, 2), "bound_share": rows[0]["ratio"]["median"] / BOUND, "anchor": ANCHOR}
-    note = (
-        "TextBrewer was tried as a peer too" if importlib.util.find_spec("textbrewer") else "TextBrewer not installed"
-    )
     quality = {name: accuracy(model, data) for name, model in students.items()}
     quality["teacher"] = accuracy(_load(taught), data)
-    return {"rows": rows, "seconds": seconds, "accuracy": quality, "texts": ROWS, "notes": [note]}
+    return {"rows": rows, "seconds": seconds, "accuracy": quality, "texts": ROWS, "notes": notes}
 
 
 @cache
@@ -112,14 +114,29 @@ def _teaching(teacher_model: Any) -> Any:
     return loss
 
 
+def _tokens(home: Path, data: Path) -> Any:
+    from stillhouse.models import tokenizer_json
+    from stillhouse.train._tokens import tokenize_data
+
+    work = job(home, "tokens", data, SEED)
+    return tokenize_data(work, "text-classification", tokenizer_json(base_model()), LENGTH, 32).train
+
+
+def _batches(tokens: Any, epoch: int) -> list[Any]:
+    """The batches of an epoch as our loop makes them."""
+    import torch
+
+    from stillhouse.train._batches import collate, epoch_order
+
+    order = epoch_order(tokens.lengths, 32, SEED, epoch)
+    return [collate(tokens, rows, 0, torch.device("cpu")) for rows in order]
+
+
 def in_loop(taught: Path, data: Path, epochs: int) -> Any:
     """A plain loop on our batches, dropout 0, embeddings frozen: what the kept outputs alone bring."""
     import torch
 
-    from stillhouse.models import tokenizer_json
-    from stillhouse.train._batches import collate, epoch_order
     from stillhouse.train._parts import make_optimizer, make_schedule, set_trainable, training_mode
-    from stillhouse.train._tokens import tokenize_data
     from stillhouse.train.stage import Stage
 
     model = _student(taught)
@@ -127,9 +144,7 @@ def in_loop(taught: Path, data: Path, epochs: int) -> Any:
     depths = set_trainable(model, "all", embeddings=False)
     loss = _teaching(_load(taught).eval())
     with fresh_home() as home:
-        tokens = tokenize_data(
-            job(home, "tokens", data, SEED), "text-classification", tokenizer_json(base_model()), LENGTH, 32
-        ).train
+        tokens = _tokens(home, data)
         settings = Stage(base="given", num_train_epochs=epochs, learning_rate=RATE)
         steps = epochs * -(-len(tokens) // 32)
         optimizer = make_optimizer(model, depths, settings)
@@ -139,8 +154,7 @@ def in_loop(taught: Path, data: Path, epochs: int) -> Any:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         for epoch in range(epochs):
-            for rows in epoch_order(tokens.lengths, 32, SEED, epoch):
-                batch = collate(tokens, rows, 0, torch.device("cpu"))
+            for batch in _batches(tokens, epoch):
                 loss(model, batch.inputs, batch.targets).backward()
                 torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
                 optimizer.step()
@@ -155,3 +169,36 @@ def in_trainer(taught: Path, data: Path, epochs: int) -> Any:
     with fresh_home() as home:
         HubTrainer(data, loss=_teaching(_load(taught).eval())).train(model, home, SEED, epochs, RATE)
     return model.eval()
+
+
+def in_textbrewer(taught: Path, data: Path, epochs: int) -> Any:
+    """TextBrewer's GeneralDistiller as its examples show it, on our batches, all weights but the embeddings."""
+    import torch
+    from textbrewer import DistillationConfig, GeneralDistiller, TrainingConfig
+    from transformers.optimization import get_linear_schedule_with_warmup
+
+    from stillhouse.train._parts import set_trainable
+
+    student = _student(taught)
+    set_trainable(student, "all", embeddings=False)
+    with fresh_home() as home:
+        batches = [{**batch.inputs, "labels": batch.targets} for batch in _batches(_tokens(home, data), 0)]
+        steps = epochs * len(batches)
+        optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01)
+        distiller = GeneralDistiller(
+            TrainingConfig(output_dir=str(home / "out"), log_dir=None, ckpt_frequency=1, ckpt_epoch_frequency=epochs),
+            DistillationConfig(temperature=TEMPERATURE, hard_label_weight=1 - ALPHA, kd_loss_weight=ALPHA),
+            _load(taught), student, _said, _said,
+        )  # fmt: skip
+        schedule = {"num_warmup_steps": steps // 10, "num_training_steps": steps}
+        with distiller:
+            distiller.train(
+                optimizer, batches, epochs, scheduler_class=get_linear_schedule_with_warmup, scheduler_args=schedule,
+                max_grad_norm=1.0,
+            )  # fmt: skip
+    return student.eval()
+
+
+def _said(batch: dict[str, Any], outputs: Any) -> dict[str, Any]:
+    """What TextBrewer asks of both models."""
+    return {"logits": outputs.logits, "losses": outputs.loss}
