@@ -71,12 +71,10 @@ class SentenceEncoder:
 
 
 def _installed(max_length: int) -> Callable[[list[str]], np.ndarray]:
-    import sentence_transformers
+    from sentence_transformers import SentenceTransformer
 
-    models: Any = sentence_transformers.models
-    encoder = models.Transformer(str(base_model()), max_seq_length=max_length)
-    pooling = models.Pooling(encoder.get_word_embedding_dimension(), "mean")
-    model = sentence_transformers.SentenceTransformer(modules=[encoder, pooling], device="cpu")
+    model = SentenceTransformer(str(base_model()), device="cpu")
+    model.max_seq_length = max_length
     return lambda texts: model.encode(texts, batch_size=32, show_progress_bar=False)
 
 

@@ -21,8 +21,8 @@ class RunTracker:
         """Record one finished or failed step."""
         store = Store(self.home)
         manifest = store.manifest(outcome["key"]) or {"method": outcome["uses"], "key": outcome["key"]}
-        measured = outcome["seconds"] > 0 or outcome["state"] == "failed"
-        if outcome["state"] == "cached" or not measured:
+        from_store = outcome["state"] == "cached" or (outcome["state"] == "refused" and outcome["seconds"] == 0)
+        if from_store:
             return
         if self.run_id is None:
             close_dead_runs(self.home)

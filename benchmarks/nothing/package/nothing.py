@@ -12,7 +12,7 @@ class Nothing(Method):
     slots: ClassVar[dict[str, str]] = {"model": "model?"}
     output: ClassVar[str] = "model.torch"
 
-    salt: str = ""
+    salt: int = 0
     """Whatever makes the step another one."""
 
     def run(self, job: Job) -> Metrics:
