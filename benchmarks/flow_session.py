@@ -60,7 +60,7 @@ def flow_session(home: Path) -> Iterator[Run]:
     with prefect_server(home / "prefect") as api:
         os.environ["PREFECT_API_URL"] = api
         from flows.request import Request
-        from flows.run import run_recipe
+        from flows.run import run_recipe, without_heartbeats
         from pipelines.listener import Listener
         from stillhouse.home import make_home
         from stillhouse.launcher import Launcher
@@ -73,7 +73,8 @@ def flow_session(home: Path) -> Iterator[Run]:
 
         def run(recipe: str, *overrides: str) -> Any:
             request = Request(recipe, list(overrides))
-            state = run_recipe(request.recipe, request.overrides, return_state=True)
+            with without_heartbeats():
+                state = run_recipe(request.recipe, request.overrides, return_state=True)
             return state.result(raise_on_failure=True)
 
         try:

@@ -25,7 +25,7 @@ Seconds = dict[str, list[float]]
 def interleave(sides: Mapping[str, Callable[[], Any]], pairs: int = PAIRS, warm_up: bool = True) -> Seconds:
     """Seconds of every side by round, A B C A B C …, the order turned round every second time.
 
-    The first round warms up and does not count; a side that is expensive and needs none may say `warm_up=False`.
+    The first round warms up and does not count; sides that take minutes warm up on less and say `warm_up=False`.
     """
     taken: Seconds = {name: [] for name in sides}
     order = list(sides)

@@ -89,9 +89,10 @@ def best_effort() -> Iterator[None]:
 
 
 def _task_of(kind: str) -> Task[..., Any]:
+    # No tags: for each of them a task run asks the server for a place under its concurrency limit.
     return task(
         name=kind, retries=0, retry_condition_fn=worth_retrying,
-        cache_policy=NO_CACHE, persist_result=False, log_prints=False, tags=["stillhouse"],
+        cache_policy=NO_CACHE, persist_result=False, log_prints=False,
     )(run_step)  # fmt: skip
 
 

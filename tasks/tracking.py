@@ -23,13 +23,15 @@ from tasks.mlflow_home import experiment_id, is_fresh, open_client
 from tasks.versions import remember
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 MACHINE = "stillhouse.machine"
 PID = "stillhouse.pid"
 PROCESS = "stillhouse.process"
-METRICS_PER_CALL = 1000
-PARAMS_PER_CALL = 100
+METRICS_PER_CALL = 800
+WORDS_PER_CALL = 100
+"""MLflow takes at most 100 parameters, 100 tags and 1,000 of everything in one call."""
 STATES = {"failed": "FAILED", "refused": "FAILED", "interrupted": "KILLED"}
 """A step's state → MLflow's; anything else is FINISHED."""
 
@@ -72,16 +74,12 @@ def start_parent(home: Path, recipe_name: str, config: dict[str, Any]) -> str:
 
     "" when MLflow cannot be written: pass it on, the other functions then do nothing.
     """
-    from mlflow.entities import Param
-
     client = open_client(home)
     tags = {MACHINE: machine(), PID: str(os.getpid()), PROCESS: process_start(os.getpid()) or ""}
     run = client.create_run(
         experiment_id(home, recipe_name), run_name=recipe_name, tags={**tags, "stillhouse.recipe": recipe_name}
     )
-    params = [Param(name[:250], value) for name, value in flatten(config).items()]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run.info.run_id, params=params[start : start + PARAMS_PER_CALL])
+    _log_all(client, run.info.run_id, flatten(config), [])
     return run.info.run_id
 
 
@@ -93,8 +91,6 @@ def log_step(
     and, from the artifact's `metrics.jsonl`, curves. Returns its id."""
     if not parent:
         return ""
-    from mlflow.entities import Param
-
     client = open_client(home)
     measured = manifest.get("measured", {})
     end = int(1000 * measured.get("created", time.time()))
@@ -103,21 +99,36 @@ def log_step(
         "stillhouse.method": manifest.get("method", ""), "stillhouse.content": manifest.get("content", ""),
     }  # fmt: skip
     run = client.create_run(
-        client.get_run(parent).info.experiment_id,
+        _experiment_of(home, parent),
         start_time=end - int(1000 * measured.get("seconds", 0)),
         tags={name: value for name, value in tags.items() if value},
         run_name=step_name,
     )
     run_id = run.info.run_id
-    params = [Param(name[:250], value) for name, value in flatten(manifest.get("settings", {})).items()]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
     metrics, last = curves(artifact_dir / "metrics.jsonl" if artifact_dir else None, end - 1)
     metrics += _metrics({**manifest.get("metrics", {}), "seconds": measured.get("seconds")}, last, end)
-    for start in range(0, len(metrics), METRICS_PER_CALL):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+    _log_all(client, run_id, flatten(manifest.get("settings", {})), metrics)
     client.set_terminated(run_id, STATES.get(state, "FINISHED"), end_time=end)
     return run_id
+
+
+@functools.lru_cache(maxsize=64)
+def _experiment_of(home: Path, run_id: str) -> str:
+    return open_client(home).get_run(run_id).info.experiment_id
+
+
+def _log_all(
+    client: "MlflowClient", run_id: str, settings: dict[str, str], metrics: list["Metric"],
+    words: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """Parameters, figures and tags in as few calls as MLflow allows: each is several commits."""
+    from mlflow.entities import Param, RunTag
+
+    params = [Param(name[:250], value) for name, value in settings.items()]
+    tags = [RunTag(name, value) for name, value in (words or {}).items()]
+    while params or metrics or tags:
+        client.log_batch(run_id, metrics[:METRICS_PER_CALL], params[:WORDS_PER_CALL], tags[:WORDS_PER_CALL])
+        params, metrics, tags = params[WORDS_PER_CALL:], metrics[METRICS_PER_CALL:], tags[WORDS_PER_CALL:]
 
 
 @_harmless(None)
@@ -131,9 +142,8 @@ def finish(home: Path, run_id: str, status: str, summary: dict[str, Any]) -> Non
     client = open_client(home)
     flat = flatten(summary)
     numbers = {name: value for name, value in flat.items() if _number(value) is not None}
-    client.log_batch(run_id, metrics=_metrics(numbers, 0, int(1000 * time.time())))
-    for name in sorted(set(flat) - set(numbers)):
-        client.set_tag(run_id, f"stillhouse.{name}"[:250], flat[name][:5000])
+    words = {f"stillhouse.{name}"[:250]: flat[name][:5000] for name in sorted(set(flat) - set(numbers))}
+    _log_all(client, run_id, {}, _metrics(numbers, 0, int(1000 * time.time())), words)
     client.set_terminated(run_id, status)
     remember(home)
 

@@ -12,7 +12,7 @@ from stillhouse.problems import find_problem
 from stillhouse.train._batches import by_length, collate
 from stillhouse.train._tokens import TokenizedData, Tokens
 
-SCORING_TOKENS = 4096
+SCORING_TOKENS = 2048
 """Padded tokens per forward pass: a few MB of activations, which stay in a CPU's cache."""
 
 
