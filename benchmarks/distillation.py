@@ -189,7 +189,9 @@ def in_textbrewer(taught: Path, data: Path, epochs: int) -> Any:
         steps = epochs * len(batches)
         optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], lr=RATE, weight_decay=0.01)
         distiller = GeneralDistiller(
-            TrainingConfig(output_dir=str(home / "out"), log_dir=None, ckpt_frequency=1, ckpt_epoch_frequency=epochs),
+            TrainingConfig(
+                device="cpu", output_dir=str(home / "out"), log_dir=None, ckpt_frequency=1, ckpt_epoch_frequency=epochs
+            ),
             DistillationConfig(temperature=TEMPERATURE, hard_label_weight=1 - ALPHA, kd_loss_weight=ALPHA),
             _load(taught), student, _said, _said,
         )  # fmt: skip
