@@ -335,6 +335,8 @@ class OnnxScorer(TextScorer):
     """
 
     tokens_per_batch = 512
+    slower = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion")
+    """Optimizations of ONNX Runtime that cost time on a CPU: a layer norm in one with the sum before it."""
 
     def __init__(self, directory: str | Path, threads: int | None = None) -> None:
         self._model = str(Path(directory) / "model.onnx")
@@ -356,7 +358,9 @@ class OnnxScorer(TextScorer):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            self._model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(self.slower)
+        )
 
     def _run_together(self, feed: Feed, output: str) -> np.ndarray:
         return self._run_session(self._session, feed, output)

@@ -15,6 +15,7 @@ import torch
 from stillhouse._torch_scorer import TorchScorer, WithPooled
 from stillhouse.errors import BugError
 from stillhouse.export._narrow import FIRST, narrow
+from stillhouse.export._norms import split_norms
 from stillhouse.export._optional import make_flat
 from stillhouse.files import read_json
 from stillhouse.method import Job, Metrics
@@ -30,7 +31,7 @@ LARGEST_DIFFERENCE = 1e-3
 """In one output value, between torch and ONNX Runtime; fp32 rounding stays near 1e-5."""
 FUSED = {
     "attention": ("Attention", "MultiHeadAttention"),
-    "norm": ("SkipLayerNormalization", "EmbedLayerNormalization"),
+    "embeddings": ("EmbedLayerNormalization",),
     "gelu": ("BiasGelu", "Gelu", "FastGelu"),
 }
 FUSED_DOMAIN = "com.microsoft"
@@ -91,7 +92,7 @@ def trace(source: Path, path: Path, opset: int) -> None:
 
 
 def save_fused(plain: Path, final: Path, source: Path) -> bool:
-    """Write the graph of `plain` with attention, norms and GELU fused; False if the optimizer gives up."""
+    """Write the graph of `plain` with attention, embeddings and GELU fused; False if the optimizer gives up."""
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
     config = read_json(source / "config.json")
@@ -103,6 +104,7 @@ def save_fused(plain: Path, final: Path, source: Path) -> bool:
             return False
     if heads:
         set_heads(fused, width // heads)
+    split_norms(fused)
     narrow(fused)
     _save(fused, final)
     return True

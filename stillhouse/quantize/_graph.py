@@ -11,6 +11,7 @@ import onnx
 from stillhouse.errors import UserError
 from stillhouse.export._narrow import FIRST
 from stillhouse.export._optional import make_flat, make_optional
+from stillhouse.quantize._products import fuse_products
 from stillhouse.quantize._static import Feed, fix_scales
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def quantize_graph(
         quantized = onnx.load(part)
         if feeds:
             fix_scales(quantized, feeds)
+            fuse_products(quantized)
         if branched:
             make_optional(quantized)
         out.write_bytes(quantized.SerializeToString(deterministic=True))

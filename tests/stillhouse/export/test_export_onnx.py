@@ -14,6 +14,7 @@ from stillhouse.data.read import load_split
 from stillhouse.errors import BugError
 from stillhouse.evaluate.rows import rows_of
 from stillhouse.export import _onnx
+from stillhouse.export._norms import split_norms
 from stillhouse.export._optional import make_flat, make_optional
 from stillhouse.export.onnx import Onnx
 from stillhouse.models import from_base, load_model, read_info, save_model
@@ -29,13 +30,46 @@ def test_the_graph_is_fused_and_equals_torch(tmp_path, problem, capfd):
     job = make_job(tmp_path, "onnx", model=model, data=make_rows(tmp_path, problem))
     capfd.readouterr()
     figures = Onnx().run(job)
-    assert figures["fused_attention"] == 2 and figures["fused_norm"] == 5 and figures["fused_gelu"] == 2
-    assert figures["fused_first_token"] == (6 if problem == TEXTS else 0)
+    assert figures["fused_attention"] == 2 and figures["fused_embeddings"] == 1 and figures["fused_gelu"] == 2
+    assert figures["fused_first_token"] == (10 if problem == TEXTS else 0)
     assert figures["largest_difference"] < 1e-5
     assert sorted(path.name for path in job.out.iterdir()) == ["model.onnx", "stillhouse.json", "tokenizer.json"]
     assert figures["bytes"] == (job.out / "model.onnx").stat().st_size
     assert not list(job.scratch.iterdir())
     assert capfd.readouterr() == ("", "")
+
+
+def norm_graph(*extra_outputs):
+    """A SkipLayerNormalization of [2, 3, 4] values, with a bias."""
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2, 3, 4]) for name in ("x", "skip")]
+    given = {"scale": [1, 2, 3, 4], "shift": [0.5, 0, 0, -1], "bias": [0, 1, 0, 2]}
+    weights = [onnx.numpy_helper.from_array(np.array(value, np.float32), name) for name, value in given.items()]
+    outputs = ["y", *extra_outputs]
+    node = onnx.helper.make_node(
+        "SkipLayerNormalization", ["x", "skip", *given], outputs, name="n", domain="com.microsoft", epsilon=0.25
+    )
+    shown = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs if name]
+    domains = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    graph = onnx.helper.make_graph([node], "norm", values, shown, weights)
+    return onnx.helper.make_model(graph, opset_imports=domains, ir_version=8)
+
+
+def test_a_split_norm_is_the_norm_of_the_sum():
+    model = norm_graph()
+    assert split_norms(model) == 1
+    assert [node.op_type for node in model.graph.node] == ["Add", "Add", "LayerNormalization"]
+    x, skip = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    total = x + np.float32([0, 1, 0, 2]) + skip
+    expected = (total - total.mean(-1, keepdims=True)) / np.sqrt(total.var(-1, keepdims=True) + 0.25)
+    found = session.run(None, {"x": x, "skip": skip})[0]
+    assert found == pytest.approx(expected * [1, 2, 3, 4] + [0.5, 0, 0, -1], abs=1e-5)
+
+
+def test_a_norm_whose_sum_is_read_stays_whole():
+    model = norm_graph("", "", "sum")
+    assert split_norms(model) == 0
+    assert [node.op_type for node in model.graph.node] == ["SkipLayerNormalization"]
 
 
 PRUNED = [([2], 40), ([0, 1, 3], 24), ([0, 1, 2, 3], 64)]
@@ -59,8 +93,8 @@ def pruned(tmp_path, request):
 def test_every_layer_of_a_pruned_model_is_fused_with_its_own_heads(tmp_path, pruned):
     job = make_job(tmp_path, "onnx", model=pruned[0], data=pruned[1])
     figures = Onnx().run(job)
-    assert figures["fused_attention"] == 3 and figures["fused_norm"] == 7 and figures["fused_gelu"] == 3
-    assert figures["fused_first_token"] == (6 if read_info(pruned[0])["problem"] == TEXTS else 0)
+    assert figures["fused_attention"] == 3 and figures["fused_embeddings"] == 1 and figures["fused_gelu"] == 3
+    assert figures["fused_first_token"] == (10 if read_info(pruned[0])["problem"] == TEXTS else 0)
     assert figures["largest_difference"] < 1e-5
     nodes = [node for node in onnx.load(job.out / "model.onnx").graph.node if node.op_type == "Attention"]
     heads = [value.i for node in nodes for value in node.attribute if value.name == "num_heads"]
@@ -109,7 +143,7 @@ def test_flattening_undoes_the_branch(tmp_path):
 def test_without_optimization_nothing_is_fused_and_the_numbers_stay(tmp_path):
     job = make_job(tmp_path, "onnx", model=make_model(tmp_path))
     figures = Onnx(optimize=False).run(job)
-    assert figures["fused_attention"] == figures["fused_norm"] == figures["fused_gelu"] == 0
+    assert figures["fused_attention"] == figures["fused_embeddings"] == figures["fused_gelu"] == 0
     assert figures["largest_difference"] < 1e-5
 
 

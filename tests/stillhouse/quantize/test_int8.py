@@ -12,8 +12,9 @@ from sklearn.metrics import f1_score
 
 from stillhouse.blocks import layer_blocks
 from stillhouse.errors import UserError
+from stillhouse.export._optional import make_flat
 from stillhouse.models import load_model, read_info, save_model
-from stillhouse.quantize import _fallback, _int8
+from stillhouse.quantize import _fallback, _graph, _int8
 from stillhouse.quantize._int8 import batch_agreement
 from stillhouse.quantize.int8 import Int8
 from stillhouse.rungs import judge
@@ -81,6 +82,28 @@ def test_embeddings_are_quantized_and_the_classifier_is_not(tmp_path, words):
     assert len(matrices) >= 12 and others == [[128, 3]]
     rows = [list(row) for row in word_rows(30, 4)["words"]]
     assert furthest(load_scorer(words[1]).score(rows), load_scorer(out).score(rows)) < 0.5
+
+
+def test_products_with_fixed_scales_are_scaled_and_biased_in_one_operation(tmp_path, texts, monkeypatch):
+    out, _, _ = run(tmp_path, texts[1], texts[2])
+    kinds = [node.op_type for node in flat(out).graph.node]
+    assert "MatMulInteger" not in kinds and "BiasGelu" not in kinds and kinds.count("Gelu") == 3
+    products = [node for node in flat(out).graph.node if node.op_type == "MatMulIntegerToFloat"]
+    # Two layers of three products each (the last one's also for the first token alone), and the pooler of the head.
+    assert len(products) >= 6 and all(len(node.input) == 7 and node.input[6] for node in products)
+    monkeypatch.setattr(_graph, "fuse_products", lambda model: 0)
+    (tmp_path / "apart").mkdir()
+    apart, _, _ = run(tmp_path / "apart", texts[1], texts[2])
+    assert "MatMulIntegerToFloat" not in [node.op_type for node in flat(apart).graph.node]
+    rows = list(text_rows(60, 5)["text"])
+    assert load_scorer(out).score(rows) == pytest.approx(load_scorer(apart).score(rows), abs=1e-4)
+    assert load_scorer(out).embed(rows) == pytest.approx(load_scorer(apart).embed(rows), abs=1e-4)
+
+
+def flat(directory):
+    model = onnx.load(directory / "model.onnx")
+    make_flat(model)
+    return model
 
 
 def test_without_vnni_no_product_overflows(tmp_path, texts):
