@@ -12,22 +12,25 @@ FUSED = "SkipLayerNormalization"
 
 def split_norms(model: onnx.ModelProto) -> int:
     """Replace each fused norm by its parts, in place; returns how many."""
+    products = {name for node in model.graph.node if node.op_type == "MatMul" for name in node.output}
     nodes: list[onnx.NodeProto] = []
     count = 0
     for node in model.graph.node:
         if node.op_type != FUSED or any(node.output[1:]):  # somebody reads the sum: left as it is
             nodes.append(node)
             continue
-        nodes += _parts(node)
+        nodes += _parts(node, products)
         count += 1
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return count
 
 
-def _parts(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Inputs of the fused norm: input, skip, scale, shift or "", bias of the input or ""."""
+def _parts(node: onnx.NodeProto, products: set[str]) -> list[onnx.NodeProto]:
+    """Inputs of the fused norm: two that are added, scale, shift or "", bias or ""."""
     values, skip, scale, *rest = node.input
+    if skip in products:  # the bias belongs to the product, where a quantizer finds it
+        values, skip = skip, values
     shift, bias = [*rest, "", ""][:2]
     made: list[onnx.NodeProto] = []
     if bias:
