@@ -89,8 +89,8 @@ def test_products_with_fixed_scales_are_scaled_and_biased_in_one_operation(tmp_p
     kinds = [node.op_type for node in flat(out).graph.node]
     assert "MatMulInteger" not in kinds and "BiasGelu" not in kinds and kinds.count("Gelu") == 3
     products = [node for node in flat(out).graph.node if node.op_type == "MatMulIntegerToFloat"]
-    # Two layers of three products each, the last one's also for the first token alone, and the pooler; the biases that
-    # are all zero are one constant in this graph, which is quantized, so that only a Gelu's surely stands in its product.
+    # Two layers of three products each, those of the last one twice, and the pooler. The biases that are all zero are
+    # one constant here, which is quantized, so that only the bias of a Gelu surely stands in its product.
     assert len(products) == 10
     activated = {node.input[0] for node in flat(out).graph.node if node.op_type == "Gelu"}
     assert len(activated) == 3 and activated <= {node.output[0] for node in products if node.input[6:] > [""]}
