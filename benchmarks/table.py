@@ -8,7 +8,8 @@ from typing import Any
 from benchmarks.harness import RESULTS, ROOT
 
 README = ROOT / "benchmarks" / "README.md"
-HEADER = "| # | work | against | published | goal | ours, ratio | share of the bound |\n|---|---|---|---|---|---|---|\n"
+COLUMNS = ("#", "work", "against", "published", "goal", "ours, ratio", "share of the bound", "processor")
+HEADER = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|\n"
 
 
 def write_table(names: Sequence[str]) -> None:
@@ -25,6 +26,7 @@ def write_table(names: Sequence[str]) -> None:
 
 def _lines(number: int, name: str, result: dict[str, Any]) -> list[str]:
     lines = []
+    processor = "AVX-512, VNNI" if "avx512_vnni" in result["machine"]["flags"] else "AVX2"
     for row in result["rows"]:
         measured, target, share = row["ratio"], row["target"], row.get("bound_share")
         goal = "" if target is None else f"{target}x"
@@ -32,6 +34,6 @@ def _lines(number: int, name: str, result: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {number} | {name} | {row['against']} | {row.get('anchor', '')} | {goal} "
             f"| **{measured['median']}x** [{measured['low']}, {measured['high']}]{verdict} "
-            f"| {'' if share is None else f'{100 * share:.0f} %'} |\n"
+            f"| {'' if share is None else f'{100 * share:.0f} %'} | {processor} |\n"
         )
     return lines

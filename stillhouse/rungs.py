@@ -15,7 +15,7 @@ from stillhouse.method import Job, Metrics
 from stillhouse.metrics import bootstrap_interval, evaluate_predictions, metric_names
 from stillhouse.problems import find_problem
 from stillhouse.scorer import Scorer, load_scorer
-from stillhouse.speed import measure_speed, pass_rows, peak_memory_mb, speed_ratio
+from stillhouse.speed import forget_peak_memory, measure_speed, pass_rows, peak_memory_mb, speed_ratio
 
 AGREEMENT = 0.995
 """Share of labels that must not depend on which rows share a batch."""
@@ -39,8 +39,11 @@ class Sample:
     def quality(self, logits: Any) -> dict[str, float]:
         """`{"value", "low", "high"}` of the metric."""
         given = (self.problem, self.labels, self.truth, logits)
+        found = evaluate_predictions(*given)
+        if self.metric not in found:
+            raise UserError(f"{self.metric} cannot be computed on these validation rows", "choose another metric")
         low, high = bootstrap_interval(*given, self.metric)
-        return {"value": float(evaluate_predictions(*given)[self.metric]), "low": low, "high": high}
+        return {"value": float(found[self.metric]), "low": low, "high": high}
 
 
 def load_sample(job: Job, metric: str | None, most: int, slot: str = "model") -> Sample:
@@ -68,6 +71,12 @@ def baseline_quality(job: Job, sample: Sample) -> dict[str, float]:
     Its logits are derived data: all rungs that measure on as many rows ask it once.
     """
     model = job.inputs["baseline" if job.has("baseline") else "model"][0]
+    about = read_json(model.path / "stillhouse.json")
+    if (about["problem"], about["labels"]) != (sample.problem, sample.labels):
+        raise UserError(
+            f"the baseline is {about['problem']} with labels {about['labels']}, the data has {sample.labels}",
+            "give a baseline that was trained on this data's labels, or leave it out",
+        )
 
     def build(directory: Path) -> None:
         scores = load_scorer(model.path).score(sample.rows)
@@ -100,12 +109,15 @@ def judge(rung: dict[str, Any], accept_loss: float, min_speedup: float) -> tuple
 
 
 def measure(before: Scorer, after: Scorer, rows: list[Any], seconds: float) -> dict[str, Any]:
-    """Speed of both, interleaved, and the memory they took."""
+    """Speed of both, interleaved, and the memory of this process while the smaller one scores."""
     some = pass_rows(before, rows, seconds * PASS_SHARE)
+    ratio = speed_ratio(before, after, some, PAIRS)
+    slower = measure_speed(before, some, seconds)["texts_per_second"]
+    forget_peak_memory()
     return {
-        "speedup": speed_ratio(before, after, some, PAIRS),
+        "speedup": ratio,
         "texts_per_second": measure_speed(after, some, seconds)["texts_per_second"],
-        "texts_per_second_before": measure_speed(before, some, seconds)["texts_per_second"],
+        "texts_per_second_before": slower,
         "peak_memory_mb": peak_memory_mb(),
     }
 

@@ -1,10 +1,12 @@
 """Speed of a scorer, and of one against another: tokenization inside the clock, pairs interleaved."""
 
+import contextlib
 import math
 import statistics
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from stillhouse.scorer import Scorer
@@ -35,7 +37,7 @@ def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs:
     Each pair runs one right after the other, the first of them alternating, and the faster one repeats its rows until
     both take about as long, so that a slow moment hits both alike. Before each turn the other runtime's threads get
     time to stop spinning, and a few rows wake its own. The interval is that of the median from order statistics; with
-    fewer than 8 pairs it is the whole range.
+    up to 8 pairs it is the whole range.
     """
     if not 5 <= pairs <= MAX_PAIRS:
         raise ValueError(f"pairs must be from 5 to {MAX_PAIRS}, not {pairs}")
@@ -52,7 +54,7 @@ def speed_ratio(baseline: Scorer, candidate: Scorer, rows: Sequence[Any], pairs:
 
 
 def median_interval(values: Sequence[float]) -> dict[str, float]:
-    """Median with the narrowest order-statistic interval that covers at least 93 % (all values below 8 of them)."""
+    """Median with the narrowest order-statistic interval that covers at least 93 % (all values up to 8 of them)."""
     ordered, count = sorted(values), len(values)
     outside, drop = 0.0, 0
     while drop < (count - 1) // 2:
@@ -78,8 +80,17 @@ def pass_rows(scorer: Scorer, rows: Sequence[Any], seconds: float) -> list[Any]:
     return _spread(rows, max(1, int(len(first) * seconds / max(_seconds(scorer, first), 1e-9))))
 
 
+def forget_peak_memory() -> None:
+    """From now on `peak_memory_mb` is the peak since now; elsewhere than on Linux it stays that of the whole process."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MiB."""
+    """Largest resident memory of this process, in MiB, since `forget_peak_memory`."""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**10
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -17,6 +17,11 @@ def load_split(directory: Path, split: str, columns: list[str] | None = None) ->
     return pd.read_parquet(directory / f"{split}.parquet", columns=columns, engine="pyarrow")
 
 
+def held_out_ids(directory: Path) -> set[str]:
+    """Ids of the validation and test rows, and nothing else of them: for who must keep them out of a training."""
+    return {row for split in ("validation", "test") for row in load_split(directory, split, columns=["id"])["id"]}
+
+
 def load_labels(directory: Path) -> list[str]:
     """Names of the labels; a row's `label` (or `tags`) holds positions in this list."""
     return read_json(directory / "labels.json")

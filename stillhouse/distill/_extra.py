@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stillhouse.data.read import load_info, load_split
+from stillhouse.data.read import held_out_ids, load_info, load_split
 from stillhouse.errors import UserError
 from stillhouse.method import Job
 from stillhouse.models import tokenizer_json
@@ -17,7 +17,7 @@ from stillhouse.train._tokens import IGNORED, UNLABELLED, TokenizedData, Tokens,
 def with_extra(job: Job, student: Candidate, data: TokenizedData) -> TokenizedData:
     """`data`, its training rows followed by those of the artifact in slot `extra`, whose targets are `UNLABELLED`.
 
-    Rows that are validation rows of `data` are left out; of test rows, equal texts and an equal seed see to it.
+    Rows that are validation or test rows of `data` are left out.
     """
     if not job.has("extra"):
         return data
@@ -27,7 +27,7 @@ def with_extra(job: Job, student: Candidate, data: TokenizedData) -> TokenizedDa
     kind, encode = find_problem(problem), (tokenizer_json(student.directory), student.info["max_length"])
 
     def build(directory: Path) -> None:
-        held_out = load_split(job.path("data"), "validation", columns=["id"])["id"]
+        held_out = held_out_ids(job.path("data"))
         frame = load_split(job.path("extra"), "train", columns=["id", kind.inputs, kind.targets])
         write_tokens(frame.loc[~frame["id"].isin(held_out)], "train", directory, *encode, kind)
 

@@ -46,6 +46,18 @@ def projections(layer: nn.Module) -> list[nn.Module]:
     )
 
 
+def attention_heads(model: "PreTrainedModel", layer: int) -> int:
+    """Of one layer: a pruned model's layers have their own numbers, whatever its config says."""
+    head_size = int(model.config.hidden_size) // int(model.config.num_attention_heads)
+    return attention_width(model, layer) // head_size
+
+
+def attention_width(model: "PreTrainedModel", layer: int) -> int:
+    """Of the queries of one layer."""
+    queries: Any = projections(encoder_layers(model)[1][layer])[0]
+    return int(queries.out_features)
+
+
 class Recorder:
     """Records `features` in each pass of `model`; `take()` gives them, [batch, length, ...], and forgets them."""
 
@@ -64,7 +76,8 @@ class Recorder:
 
     def _watch(self, module: nn.Module, name: str) -> None:
         def keep(module: nn.Module, given: Any, output: Any) -> None:
-            if module.training or not self._training_only:
+            # Not `module.training`: what is frozen is in eval mode, and evaluations run without gradients.
+            if torch.is_grad_enabled() or not self._training_only:
                 self._found[name] = output if torch.is_tensor(output) else output[0]
 
         self._hooks.append(module.register_forward_hook(keep))

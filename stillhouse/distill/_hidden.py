@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from stillhouse.distill._features import Feature, Kind
+from stillhouse.distill._features import Feature, Kind, attention_heads
 from stillhouse.distill._matching import Matching, Recorded, masked_mean
 from stillhouse.distill.hidden import Hidden
 from stillhouse.errors import UserError
@@ -17,25 +17,20 @@ if TYPE_CHECKING:
 
 def even_map(student: int, teacher: int) -> dict[int, int]:
     """Layer m of M follows the teacher's layer at the end of the m-th of M equal parts: 3 against 6 is 1, 3, 5."""
-    return {layer: round((layer + 1) * teacher / student) - 1 for layer in range(student)}
+    return {layer: max(1, round((layer + 1) * teacher / student)) - 1 for layer in range(student)}
 
 
 def hidden_matching(settings: Hidden, student: "PreTrainedModel", teacher: "PreTrainedModel") -> Matching:
     """What to record in both, and the loss over it."""
     counts = [len(encoder_layers(model)[1]) for model in (student, teacher)]
-    layers = even_map(*counts) if settings.layer_map is None else settings.layer_map
+    layers = settings.layer_map or even_map(*counts)
     for ours, theirs in layers.items():
         if not (0 <= ours < counts[0] and 0 <= theirs < counts[1]):
             raise UserError(
                 f"layer_map: {ours}: {theirs} is not possible",
                 f"the student has layers 0 to {counts[0] - 1}, the teacher 0 to {counts[1] - 1}",
             )
-    heads = [int(model.config.num_attention_heads) for model in (student, teacher)]
-    if settings.attention_weight and heads[0] != heads[1]:
-        raise UserError(
-            f"the student has {heads[0]} attention heads, the teacher {heads[1]}",
-            "set attention_weight to 0, or use distill.relations",
-        )
+    heads = _heads(student, teacher, layers) if settings.attention_weight else {}
     kinds: list[Kind] = []
     if settings.hidden_weight:
         kinds.append("hidden")
@@ -57,7 +52,7 @@ def hidden_matching(settings: Hidden, student: "PreTrainedModel", teacher: "PreT
                 )
             if settings.attention_weight:
                 found, wanted = ours[Feature("attention", below)], theirs[Feature("attention", above)]
-                total = total + settings.attention_weight * attention_loss(found, wanted, mask, heads[0])
+                total = total + settings.attention_weight * attention_loss(found, wanted, mask, heads[below])
         return total
 
     return Matching(
@@ -66,6 +61,19 @@ def hidden_matching(settings: Hidden, student: "PreTrainedModel", teacher: "PreT
         loss=loss,
         extra=projection,
     )
+
+
+def _heads(student: "PreTrainedModel", teacher: "PreTrainedModel", layers: dict[int, int]) -> dict[int, int]:
+    """Attention heads of each mapped layer of the student: as many as its teacher's."""
+    found: dict[int, int] = {}
+    for ours, theirs in layers.items():
+        found[ours], wanted = attention_heads(student, ours), attention_heads(teacher, theirs)
+        if found[ours] != wanted:
+            raise UserError(
+                f"layer {ours} of the student has {found[ours]} attention heads, layer {theirs} of the teacher {wanted}",
+                "set attention_weight to 0, or use distill.relations",
+            )
+    return found
 
 
 def hidden_loss(ours: torch.Tensor, theirs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from stillhouse.distill._features import Feature
+from stillhouse.distill._features import Feature, attention_width
 from stillhouse.distill._matching import Matching, Recorded, masked_mean
 from stillhouse.distill.relations import Relations
 from stillhouse.errors import UserError
@@ -25,12 +25,12 @@ def relation_matching(settings: Relations, student: "PreTrainedModel", teacher: 
         raise UserError(
             f"teacher_layer: {settings.teacher_layer} is not possible", f"the teacher has {counts[1]} layers"
         )
-    for name, model in (("student", student), ("teacher", teacher)):
-        width = int(model.config.hidden_size)
+    for name, model, matched in (("student", student, counts[0] - 1), ("teacher", teacher, layer)):
+        width = attention_width(model, matched)
         if width % settings.relation_heads:
             raise UserError(
                 f"relation_heads: {settings.relation_heads} does not divide the {name}'s width {width}",
-                "choose a divisor of both widths",
+                "choose a divisor of the widths of both attentions (a pruned layer's is less)",
             )
     last, above = Feature("attention", counts[0] - 1), Feature("attention", layer)
 

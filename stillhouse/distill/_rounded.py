@@ -23,13 +23,13 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def round_weights(model: "PreTrainedModel", bits: int) -> None:
-    """From now on the linear maps of the encoder compute with rounded weights; what is trained and saved is not.
+    """From now on the linear maps of the model compute with rounded weights; what is trained and saved is not rounded.
 
-    The classifier behind the encoder stays as it is: `quantize.int8` leaves it in 32 bits.
+    The last one, which makes the logits, stays as it is: `quantize.int8` leaves it in 32 bits.
     """
-    for module in model.base_model.modules():
-        if isinstance(module, nn.Linear):
-            module.forward = partial(_forward, module, bits)
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    for module in linear[:-1]:
+        module.forward = partial(_forward, module, bits)
 
 
 def _forward(linear: nn.Linear, bits: int, input: torch.Tensor) -> torch.Tensor:

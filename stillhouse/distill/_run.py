@@ -23,7 +23,7 @@ from stillhouse.train._batches import Batch, pad_pieces
 from stillhouse.train._frozen import keep_states, layers_to_keep
 from stillhouse.train._loss import LossFunction, cross_entropy_share, label_weights
 from stillhouse.train._parts import set_trainable
-from stillhouse.train._predict import word_logits
+from stillhouse.train._predict import best_metric, word_logits
 from stillhouse.train._stage import (
     TRAINED_ALONG,
     Candidate,
@@ -51,14 +51,14 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
     taught = [teacher_logits(job, teacher, data) for teacher in job.inputs["teachers"]]
     shares = _fixed_shares(settings, job, student.info, data)
     loss = logits_loss(settings, data, taught, weights, shares)
+    if settings.weight_bits is not None:
+        round_weights(student.model, settings.weight_bits)
     if make_matching is not None:
         matching = make_matching(student.model, load_model(job.inputs["teachers"][0].path))
         if matching.extra is not None:
             student.model.add_module(TRAINED_ALONG, matching.extra)
         features = teacher_features(job, job.inputs["teachers"][0], data, matching.theirs)
         loss = _with_matching(loss, student, data, matching, features)
-    if settings.weight_bits is not None:
-        round_weights(student.model, settings.weight_bits)
     depths = set_trainable(student.model, settings.train, settings.train_embeddings)
     # What is matched inside the student, or rounded on the way, is not to be had from states that are kept.
     layers = 0 if make_matching or settings.weight_bits else layers_to_keep(settings, student.model, depths, data)
@@ -145,7 +145,7 @@ def _fixed_shares(
         return torch.tensor(chosen)
     if chosen != "validation" or len(teachers) == 1:
         return None
-    kind, metric = find_problem(info["problem"]), settings.metric_for_best_model or find_problem(info["problem"]).metric
+    kind, metric = find_problem(info["problem"]), best_metric(settings.metric_for_best_model, info["problem"])
     found = []
     for teacher in teachers:
         logits: Any = validation_logits(job, teacher, data)

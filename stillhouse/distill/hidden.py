@@ -26,6 +26,7 @@ class Hidden(DistillSettings):
         super().check(filled)
         if not self.hidden_weight and not self.attention_weight:
             raise UserError("hidden_weight and attention_weight are both 0", "use distill.logits, or raise one")
+        self.check_whole_batches()
 
     def run(self, job: Job) -> Metrics:
         from stillhouse.distill._hidden import hidden_matching

@@ -20,11 +20,15 @@ class Relations(DistillSettings):
     )
     """Which vectors are compared with each other."""
     relation_heads: int = Field(default=12, ge=1)
-    """Into how many parts these vectors are cut; both widths must be divisible by it."""
+    """Into how many parts these vectors are cut; the widths of both attentions must be divisible by it."""
     teacher_layer: int = -1
     """The teacher's layer, from 0; -1 is the last one. Large teachers teach better from one below the top."""
     relation_weight: float = Field(default=1.0, gt=0)
     """Weight of the loss on the relations."""
+
+    def check(self, filled: set[str]) -> None:
+        super().check(filled)
+        self.check_whole_batches()
 
     def run(self, job: Job) -> Metrics:
         from stillhouse.distill._relations import relation_matching

@@ -53,6 +53,14 @@ class DistillSettings(TrainingSettings):
             raise ValueError("weights are numbers from 0 on, not all 0")
         return value
 
+    def check_whole_batches(self) -> None:
+        """For losses that are a mean over the tokens of a batch: parts of it would weigh otherwise."""
+        if self.max_tokens_per_batch is not None:
+            raise UserError(
+                "max_tokens_per_batch does not go with what is matched inside the models",
+                "set a smaller per_device_train_batch_size, or use distill.logits",
+            )
+
     def check(self, filled: set[str]) -> None:
         super().check(filled)
         given = [name for name in ("layers", "base", "student_config") if getattr(self, name) is not None]

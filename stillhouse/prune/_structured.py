@@ -133,6 +133,12 @@ def thin_out(
     kept = choose(found, _costs(whole, length), share, settings.unit_multiple, settings.heads, settings.units)
     for blocks, (heads, units) in zip(layer_blocks(model), kept, strict=True):
         narrow(blocks, heads, units)
+    stays = multiplications(model, length) / before
+    if stays > settings.keep * (1 + 1e-9):
+        raise UserError(
+            f"keep: {settings.keep:g} cannot be reached: at least {stays:.2f} of the multiplications stay",
+            "raise keep, leave heads and units true, or set drop_layers",
+        )
     if settings.refit:
         refit(model, whole, batches, lambda done, total: job.progress(done, total, "fitting"))
     return model

@@ -22,7 +22,7 @@ class Structured(Method):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy", "seqeval")
 
     keep: float = Field(default=0.5, gt=0, le=1)
-    """Share of the multiplications in the encoder layers that stays."""
+    """Share of the multiplications in the encoder layers that stays, by the heads and units that go."""
     drop_layers: int = Field(default=0, ge=0)
     """First remove so many whole layers: those without which the loss on the sample is lowest."""
     heads: bool = True
@@ -38,7 +38,8 @@ class Structured(Method):
     accept_loss: float = Field(default=1.0, ge=0)
     """Largest loss of `metric` on validation, absolute, against `baseline` or the input model, before any recovery."""
     min_speedup: float = Field(default=1.0, ge=0)
-    """Reject when the speed over the input model's is certainly below this (its whole interval)."""
+    """Reject when the speed over the input model's is certainly below this (its whole interval). The verdict is that of
+    the machine which ran the step, and goes along with the store."""
     metric: str | None = None
     """Metric that judges the loss; by default `f1_macro` for classification, `entity_f1` for tokens."""
     max_rows: int = Field(default=1000, ge=1)
@@ -50,6 +51,8 @@ class Structured(Method):
         check_names([self.metric] if self.metric else [], "metric")
         if self.keep == 1 and not self.drop_layers:
             raise UserError("keep is 1 and drop_layers 0: nothing would be pruned", "set keep to 0.5, for example")
+        if not (self.heads or self.units or self.drop_layers):
+            raise UserError("heads and units are false: nothing would be pruned", "leave one of them true")
 
     def run(self, job: Job) -> Metrics:
         """Fill `job.out` with the accepted model and `rung.json`."""

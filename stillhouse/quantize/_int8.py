@@ -14,7 +14,7 @@ from stillhouse.quantize._graph import quantize_graph
 from stillhouse.quantize._static import Feed
 from stillhouse.rungs import Sample, baseline_quality, judge, load_sample, measure, summary
 from stillhouse.scorer import Scorer, load_scorer
-from stillhouse.scoring import TextScorer
+from stillhouse.scoring import OnnxScorer, TextScorer
 
 if TYPE_CHECKING:
     from stillhouse.quantize.int8 import Int8
@@ -87,7 +87,9 @@ def calibration_feeds(job: Job) -> list[Feed]:
         shape = feed["input_ids"].shape
         return np.zeros((*shape, classes) if problem == "token-classification" else (shape[0], classes), np.float32)
 
-    TextScorer(source, record, hidden=1).score(rows_of(problem, frame)[0])
+    scorer = TextScorer(source, record, hidden=1)
+    scorer.tokens_per_batch = OnnxScorer.tokens_per_batch
+    scorer.score(rows_of(problem, frame)[0])
     return feeds
 
 

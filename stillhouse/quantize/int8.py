@@ -11,8 +11,8 @@ from stillhouse.method import Job, Method, Metrics
 class Int8(Method):
     """Make a model about four times smaller and faster on CPU: int8 weights and activations.
 
-    Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit; the
-    classifier stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss`, the few
+    Weights, embeddings included, are signed 8-bit; activations unsigned 8-bit; the last matrix, which makes the logits,
+    stays in 32 bits. The result is measured on validation rows. If it loses more than `accept_loss`, the few
     layers that int8 hurts most stay in 32 bits too; if that does not help, or it is not faster, the step publishes its
     input model unchanged and `rung.json` says why.
     """
@@ -28,7 +28,8 @@ class Int8(Method):
     metric: str | None = None
     """Metric that judges the loss; by default `f1_macro` for classification, `entity_f1` for tokens."""
     min_speedup: float = Field(1.0, ge=0)
-    """Reject when the speed over the input model's is certainly below this (its whole interval); 0: size is enough."""
+    """Reject when the speed over the input model's is certainly below this (its whole interval); 0: size is enough. The
+    verdict is that of the machine which ran the step, and goes along with the store."""
     activations: Literal["static", "dynamic"] = "static"
     """Scales of the activations: `static`, fixed from 512 training rows, so that a row's score does not depend on its
     neighbours; or `dynamic`, taken over each batch anew."""

@@ -17,7 +17,8 @@ def draw_ladder(ladder: dict[str, Any], path: Path) -> None:
             speed, quality = rung["measured"]["texts_per_second"], rung["quality"]
             chosen = rung["name"] == ladder["chosen"]
             colour = "tab:green" if chosen else "tab:blue" if not rung["over_budget"] else "tab:grey"
-            error = [[quality["value"] - quality["low"]], [quality["high"] - quality["value"]]]
+            # A bootstrap interval need not hold the value itself.
+            error = [[max(0.0, quality["value"] - quality["low"])], [max(0.0, quality["high"] - quality["value"])]]
             axes.errorbar(speed, quality["value"], yerr=error, color=colour, alpha=0.5, capsize=3)
             axes.scatter(speed, quality["value"], s=8 * rung["bytes"] / 1e6 + 10, color=colour, zorder=3)
             label = f"{rung['name']}, {rung['bytes'] / 1e6:.1f} MB"

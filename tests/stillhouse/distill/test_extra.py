@@ -27,9 +27,12 @@ GIVEN = {"layers": 2, "learning_rate": 3e-3, "num_train_epochs": 1, "dropout": 0
 
 
 def more_rows(directory, count=32, seed=7, wrong=False, held_out=0):
-    """A `data` artifact of other rows; `wrong`: with other labels; the first `held_out` are validation rows."""
+    """A `data` artifact of other rows; `wrong`: with other labels; the first `held_out` are validation rows, and one
+    more a test row."""
     data = make_data(directory)
     frame = text_rows(count, seed).assign(id=[f"{i if i < held_out else -i - 1}" for i in range(count)])
+    if held_out:
+        frame.loc[held_out, "id"] = "held out"
     if wrong:
         frame["label"] = (frame["label"] + 1) % 3
     frame.to_parquet(data / "train.parquet")
@@ -79,12 +82,12 @@ def test_labels_of_extra_rows_are_never_read(tmp_path, taught):
     assert "extra_rows" not in plain and not same(weights(one.out), weights(without.out))
 
 
-def test_extra_rows_are_steps_and_validation_rows_are_left_out(tmp_path, taught):
+def test_extra_rows_are_steps_and_held_out_rows_are_left_out(tmp_path, taught):
     settings = {"per_device_train_batch_size": 8}
     job, figures = distill(tmp_path, "a", taught, more_rows(tmp_path / "x", held_out=12), **settings)
-    assert figures["extra_rows"] == 20
+    assert figures["extra_rows"] == 19
     lines = pd.read_json(job.out / "metrics.jsonl", lines=True)
-    assert lines["step"].max() == (96 + 20 + 7) // 8
+    assert lines["step"].max() == (96 + 19 + 7) // 8
 
 
 def test_the_teacher_reads_extra_rows_once(tmp_path, taught):

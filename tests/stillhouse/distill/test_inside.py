@@ -6,12 +6,14 @@ import math
 import pytest
 import torch
 
+from stillhouse.blocks import describe_layers, layer_blocks, narrow
 from stillhouse.distill._hidden import attention_loss, even_map, hidden_loss
 from stillhouse.distill._relations import relation_loss
 from stillhouse.distill.hidden import Hidden
 from stillhouse.distill.relations import Relations
 from stillhouse.errors import UserError
 from stillhouse.methods import load_method
+from stillhouse.models import keep_layers, load_model, read_info, save_model
 from tests.stillhouse.train.tiny_training import as_input, make_base, make_data, make_job, same, weights
 
 
@@ -74,6 +76,51 @@ def test_the_teacher_is_asked_once_and_the_student_learns(tmp_path, taught, meth
     assert job.derived.built == ["tokens", "teacher-logits", "teacher-features"]
     run(tmp_path, "b", taught, method, derived=job.derived, temperature=3.0)
     assert job.derived.built == ["tokens", "teacher-logits", "teacher-features"]
+
+
+@pytest.mark.parametrize("method", [Hidden, Relations])
+def test_frozen_layers_are_matched_too(tmp_path, taught, method):
+    _, figures = run(tmp_path, "a", taught, method, train="last-1")
+    assert figures["f1_macro"] > 0.8 and figures["states_of_layers"] == 0
+
+
+def pruned(tmp_path, teacher, heads):
+    """The lower half of the teacher with so many of its two heads in each layer."""
+    model = load_model(teacher)
+    keep_layers(model, [0, 1])
+    for blocks, count in zip(layer_blocks(model), heads, strict=True):
+        narrow(blocks, torch.arange(count), torch.arange(blocks.units))
+    model.config.pruned_layers = describe_layers(model)
+    out = tmp_path / "pruned"
+    out.mkdir()
+    save_model(model, teacher, read_info(teacher), out)
+    return out
+
+
+def test_a_pruned_layer_is_known_by_its_own_heads(tmp_path, taught):
+    student = as_input(pruned(tmp_path, taught[1], [2, 1]), "model.torch")
+
+    def teach(name, method, **settings):
+        inputs = {"teachers": [as_input(taught[1], "model.torch")], "model": [student]}
+        job = make_job(tmp_path, name, taught[0], inputs=inputs)
+        return method.model_validate({"learning_rate": 3e-3, "num_train_epochs": 1, **settings}).run(job)
+
+    with pytest.raises(UserError, match="layer 1 of the student has 1 attention heads, layer 3 of the teacher 2"):
+        teach("a", Hidden)
+    assert teach("b", Hidden, layer_map={0: 1})["layers"] == 2
+    with pytest.raises(UserError, match="relation_heads: 32 does not divide the student's width 16"):
+        teach("c", Relations, relation_heads=32)
+    assert teach("d", Relations, relation_heads=16)["layers"] == 2
+
+
+def test_a_deeper_student_has_a_map_too():
+    assert even_map(6, 3) == {0: 0, 1: 0, 2: 1, 3: 1, 4: 1, 5: 2}
+
+
+@pytest.mark.parametrize("method", [Hidden, Relations])
+def test_parts_of_a_batch_are_refused(method):
+    with pytest.raises(UserError, match="max_tokens_per_batch does not go with"):
+        method(layers=2, max_tokens_per_batch=64).check({"teachers"})
 
 
 @pytest.mark.parametrize("method", [Hidden, Relations])
@@ -148,6 +195,6 @@ def test_what_does_not_fit_is_said_before_training(tmp_path, taught, method, set
 
 def test_other_heads_need_relations(tmp_path, taught):
     small = make_base(tmp_path / "small", layers=2, hidden_size=32, num_attention_heads=4)
-    with pytest.raises(UserError, match="the student has 4 attention heads, the teacher 2") as refused:
+    with pytest.raises(UserError, match="layer 0 of the student has 4 attention heads, layer 1 of the teacher 2") as refused:
         run(tmp_path, "a", taught, Hidden, base=small, layers=None)
     assert "distill.relations" in refused.value.fix

@@ -52,6 +52,8 @@ def test_the_classifier_is_not_rounded(taught):
     after = model(**given).logits
     assert not torch.equal(before, after) and torch.equal(model.classifier.weight, inside)
     assert "forward" not in vars(model.classifier) and "forward" in vars(layer_blocks(model)[0].down)
+    rounded_maps = [name for name, module in model.named_modules() if "forward" in vars(module)]
+    assert len(rounded_maps) == 4 * 6 + 1, "six maps in each of four layers, and the pooler"
 
 
 def int8_error(model, wanted, texts):

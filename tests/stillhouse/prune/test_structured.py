@@ -214,3 +214,11 @@ def test_words_are_pruned_too(tmp_path):
 def test_settings_that_prune_nothing_are_refused():
     with pytest.raises(UserError, match="nothing would be pruned"):
         Structured(keep=1.0).check({"model", "data"})
+    with pytest.raises(UserError, match="nothing would be pruned"):
+        Structured(heads=False, units=False).check({"model", "data"})
+    Structured(heads=False, units=False, drop_layers=1).check({"model", "data"})
+
+
+def test_a_share_that_cannot_be_reached_is_refused_with_the_one_that_can(tmp_path, trained):
+    with pytest.raises(UserError, match=r"keep: 0.05 cannot be reached: at least 0\.\d\d of the multiplications stay"):
+        prune(tmp_path, "a", trained, keep=0.05, units=False)

@@ -1,6 +1,7 @@
 """The rung is smaller, keeps its labels, says what it measured, and hands its input on when it does not pay."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -157,6 +158,15 @@ def test_agreement_counts_the_labels_that_change_with_company():
     rows = ["a", "b", "a", "b"]
     found = batch_agreement(Fickle(), rows, Fickle().score(rows))
     assert found == {"agreement": 6 / 8, "largest_change": 2.0}
+
+
+def test_a_baseline_with_other_labels_is_refused(tmp_path, texts):
+    other = tmp_path / "other"
+    shutil.copytree(texts[0], other)
+    about = json.loads((other / "stillhouse.json").read_text())
+    (other / "stillhouse.json").write_text(json.dumps({**about, "labels": about["labels"][::-1]}))
+    with pytest.raises(UserError, match="the baseline is text-classification with labels"):
+        run(tmp_path, texts[1], texts[2], other)
 
 
 def test_excluded_nodes_stay_and_unknown_patterns_are_named(tmp_path, texts):

@@ -1,13 +1,16 @@
 """The fastest rung that is good enough is chosen, and why is recorded."""
 
 import json
+import time
 
+import numpy as np
 import pytest
 
 from stillhouse.errors import UserError
 from stillhouse.method import Input
 from stillhouse.quantize.int8 import Int8
-from stillhouse.select._cheapest import choose_rung, mark_pareto, over_budget, rung_names
+from stillhouse.rungs import Sample
+from stillhouse.select._cheapest import choose_rung, mark_pareto, measure_in_turns, over_budget, rung_names
 from stillhouse.select._plot import draw_ladder
 from stillhouse.select.cheapest import Cheapest
 from tests.stillhouse.tiny_scoring import WORDS, export, make_job, make_model, make_rows
@@ -105,6 +108,28 @@ def test_the_plot_is_the_same_each_time(tmp_path):
     for name in ("one.svg", "two.svg"):
         draw_ladder(ladder, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_an_interval_need_not_hold_the_value(tmp_path):
+    one = rung("a", 0.80, 9_000_000, 100) | {"quality": {"value": 0.8, "low": 0.7, "high": 0.79}}
+    mark_pareto([one])
+    draw_ladder({"metric": "f1_macro", "baseline": 0.8, "chosen": "a", "rungs": [one]}, tmp_path / "one.svg")
+    assert (tmp_path / "one.svg").stat().st_size
+
+
+def test_few_rows_are_scored_as_long_as_many():
+    class Counting:
+        rows = 0
+
+        def score(self, rows):
+            self.rows += len(rows)
+            time.sleep(0.001)
+
+    scorer = Counting()
+    sample = Sample("text-classification", ["a", "b"], ["x", "y", "z"], np.zeros(3), "f1_macro")
+    found = measure_in_turns({"a": scorer}, sample, 0.5)["a"]  # type: ignore[dict-item]
+    assert scorer.rows > 5 * 3 * 20, "each of five turns has a tenth of a second"
+    assert found["latency_p95_ms"] >= found["latency_p50_ms"] >= 1
 
 
 def test_rungs_of_different_tasks_are_refused(tmp_path, ladder_inputs):

@@ -76,12 +76,13 @@ def word_rows(count: int, seed: int) -> pd.DataFrame:
 
 
 def make_data(directory: Path, problem: str = "text-classification", train: int = 96, validation: int = 40) -> Path:
-    """A `data` artifact without test rows: only `evaluate.*` may read them."""
+    """A `data` artifact whose test rows are ids and nothing else: only `evaluate.*` may read them."""
     directory.mkdir(parents=True)
     texts = problem == "text-classification"
     rows = text_rows if texts else word_rows
     for split, (count, seed) in {"train": (train, 1), "validation": (validation, 2)}.items():
         rows(count, seed).to_parquet(directory / f"{split}.parquet")
+    pd.DataFrame({"id": ["held out"]}).to_parquet(directory / "test.parquet")
     (directory / "labels.json").write_text(json.dumps(LABELS if texts else TAGS), encoding="utf-8")
     (directory / "data.json").write_text(json.dumps({"problem": problem, "normalize": "NFC"}), encoding="utf-8")
     return directory
