@@ -81,7 +81,7 @@ def pass_rows(scorer: Scorer, rows: Sequence[Any], seconds: float) -> list[Any]:
 
 
 def forget_peak_memory() -> None:
-    """From now on `peak_memory_mb` is the peak since now; elsewhere than on Linux it stays that of the whole process."""
+    """From now on `peak_memory_mb` is the peak since now; elsewhere than on Linux it stays the whole process's."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -29,7 +29,7 @@ def with_extra(job: Job, student: Candidate, data: TokenizedData) -> TokenizedDa
     def build(directory: Path) -> None:
         held_out = held_out_ids(job.path("data"))
         frame = load_split(job.path("extra"), "train", columns=["id", kind.inputs, kind.targets])
-        write_tokens(frame.loc[~frame["id"].isin(held_out)], "train", directory, *encode, kind)
+        write_tokens(frame.loc[~frame["id"].isin(list(held_out))], "train", directory, *encode, kind)
 
     contents = [job.inputs[slot][0].content for slot in ("extra", "data")]
     directory = job.derived("extra-tokens", data.identity, contents, build)

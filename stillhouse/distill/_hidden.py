@@ -67,12 +67,13 @@ def _heads(student: "PreTrainedModel", teacher: "PreTrainedModel", layers: dict[
     """Attention heads of each mapped layer of the student: as many as its teacher's."""
     found: dict[int, int] = {}
     for ours, theirs in layers.items():
-        found[ours], wanted = attention_heads(student, ours), attention_heads(teacher, theirs)
-        if found[ours] != wanted:
+        heads, wanted = attention_heads(student, ours), attention_heads(teacher, theirs)
+        if heads != wanted:
             raise UserError(
-                f"layer {ours} of the student has {found[ours]} attention heads, layer {theirs} of the teacher {wanted}",
+                f"layer {ours} of the student has {heads} attention heads, layer {theirs} of the teacher {wanted}",
                 "set attention_weight to 0, or use distill.relations",
             )
+        found[ours] = heads
     return found
 
 

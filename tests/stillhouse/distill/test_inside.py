@@ -195,6 +195,6 @@ def test_what_does_not_fit_is_said_before_training(tmp_path, taught, method, set
 
 def test_other_heads_need_relations(tmp_path, taught):
     small = make_base(tmp_path / "small", layers=2, hidden_size=32, num_attention_heads=4)
-    with pytest.raises(UserError, match="layer 0 of the student has 4 attention heads, layer 1 of the teacher 2") as refused:
+    with pytest.raises(UserError, match="student has 4 attention heads, layer 1 of the teacher 2") as refused:
         run(tmp_path, "a", taught, Hidden, base=small, layers=None)
     assert "distill.relations" in refused.value.fix
