@@ -140,6 +140,8 @@ def _lost(process: "subprocess.Popen[str]") -> WorkerError:
     code = process.wait()
     if code < 0:
         name = signal.Signals(-code).name
+        if name == "SIGBUS":
+            return WorkerError("the worker process was ended by SIGBUS", "A full disk is the usual reason")
         return WorkerError(f"the worker process was ended by {name}", "Out of memory is the usual reason")
     return WorkerError(f"the worker process ended with code {code}", "See logs/worker.log in the home")
 

@@ -41,16 +41,29 @@ def from_base(
     import torch
 
     names = dict(enumerate(labels))
-    extra: dict[str, Any] = {"num_labels": len(labels), "id2label": names, "label2id": {v: k for k, v in names.items()}}
+    extra: dict[str, Any] = {"id2label": names, "label2id": {v: k for k, v in names.items()}}
     if find_problem(problem).unit == "text":
         extra["problem_type"] = "single_label_classification"
     torch.manual_seed(seed)
-    model, missing = _load(directory, problem, extra, dropout)
+    model, missing = _load(directory, problem, extra, dropout, other_head=True)
     absent = [name for name in missing if not in_head(model, name)]
     if absent:
         lacking = f"the weights lack {absent[0]} ({len(absent)} in all)"
         raise UserError(f"{directory}: {lacking}", "choose a complete encoder")
+    _forget_classifier(model, missing, seed)
     return model
+
+
+def _forget_classifier(model: "PreTrainedModel", new: list[str], seed: int) -> None:
+    """A classifier that came with the checkpoint knows other labels: as new, too."""
+    import torch
+
+    chance = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name not in new and not name.startswith(f"{model.base_model_prefix}."):
+                values = torch.randn(weight.shape, generator=chance) * model.config.initializer_range
+                weight.copy_(values if weight.dim() > 1 else torch.zeros_like(weight))
 
 
 def in_head(model: "PreTrainedModel", name: str) -> bool:
@@ -182,9 +195,9 @@ def licence_of(directory: Path) -> str | None:
 
 
 def _load(
-    directory: Path, problem: str, extra: dict[str, Any], dropout: float | None
+    directory: Path, problem: str, extra: dict[str, Any], dropout: float | None, other_head: bool = False
 ) -> tuple["PreTrainedModel", list[str]]:
-    """The model and the names of weights that the checkpoint does not have."""
+    """The model and the names of weights that the checkpoint does not have, or (`other_head`) has in another size."""
     # Not from `transformers` itself: it names thousands of modules, which type checkers read for twenty seconds.
     from safetensors import SafetensorError
     from transformers.models.auto import modeling_auto
@@ -199,9 +212,10 @@ def _load(
                 model, missing = _load_pruned(auto_model, directory, config)
             else:
                 model, report = auto_model.from_pretrained(
-                    directory, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
-                )
-                missing = report["missing_keys"]
+                    directory, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True,
+                    ignore_mismatched_sizes=other_head,
+                )  # fmt: skip
+                missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         fix = "it needs config.json and model.safetensors"

@@ -40,7 +40,9 @@ _CLITIC = re.compile(r"(?<=\w)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$", re.IGNORE
 
 
 def default_threads() -> int:
-    """Cores this process may use: its CPU affinity, and the quota of its container if that is less."""
+    """`OMP_NUM_THREADS`, else the cores this process may use: its affinity, or its container's quota where less."""
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -72,6 +74,13 @@ def normal(value: Any, form: Form) -> str:
         if form:
             text = unicodedata.normalize(form, text)
     return " ".join(_INVISIBLE.sub("", text).split())
+
+
+def as_list(rows: Any) -> Sequence[Any]:
+    """What may be iterated once only as a list; one text alone is a mistake that would score its letters."""
+    if isinstance(rows, str | bytes):
+        raise TypeError("give a list of texts, not one text")
+    return rows if hasattr(rows, "__len__") else list(rows)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -136,6 +145,7 @@ class TextScorer:
 
     def score(self, rows: Sequence[Any]) -> Any:
         """Logits in the order of `rows`: texts -> float32 [n, classes]; lists of words -> a list of [words, tags]."""
+        rows = as_list(rows)
         if self.problem == "token-classification":
             return self._score_words(rows)
         logits = np.zeros((len(rows), len(self.labels)), np.float32)
@@ -145,6 +155,7 @@ class TextScorer:
 
     def embed(self, rows: Sequence[Any]) -> np.ndarray:
         """Mean of the last hidden states over real tokens, float32 [n, hidden]."""
+        rows = as_list(rows)
         pooled = np.zeros((len(rows), self.hidden), np.float32)
         if self.problem == "token-classification":
             weight = np.zeros((len(rows), 1), np.float32)
@@ -160,6 +171,7 @@ class TextScorer:
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
         """Each text's label and probabilities, or its entities with character offsets."""
+        texts = as_list(texts)
         if self.problem == "token-classification":
             cleaned = [clean(text) for text in texts]
             found = [split_words(text) for text in cleaned]

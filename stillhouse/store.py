@@ -219,7 +219,11 @@ def derived_directory(
             work = store.root / "work" / name
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            build(work)
+            try:
+                build(work)
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
             publish_directory(work, final, {"kind": kind, "parts": parts, "created": time.time()}, store.home)
     os.utime(final)  # the time of last use, for eviction
     return name, final

@@ -34,8 +34,6 @@ from stillhouse.store import Manifest, Store, derived_directory
 PROGRESS_SECONDS = 0.2
 
 Answer = Callable[..., None]
-_THREADS: dict[str, int] = {}
-"""Torch's number of threads when this process first met it; a scorer may set another."""
 
 
 def main() -> None:
@@ -83,7 +81,7 @@ def describe(error: Exception) -> dict[str, str]:
     import traceback
 
     traceback.print_exc()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return {"type": "worker", "message": "not enough memory", "fix": "Lower per_device_train_batch_size"}
     if isinstance(error, OSError) and error.errno in (28, 27, 122):  # no space, file too large, quota
         return {
@@ -92,6 +90,11 @@ def describe(error: Exception) -> dict[str, str]:
             "fix": "Free some space and run again: it goes on from the last checkpoint",
         }
     return {"type": "bug", "message": f"{type(error).__name__}: {error}", "fix": "See logs/worker.log in the home"}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has an error of its own on GPUs, and says it in words alone on CPUs."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def perform(spec: dict[str, Any], answer: Answer) -> dict[str, Any]:
@@ -214,8 +217,10 @@ def _reset(seed: int) -> None:
     if "torch" in sys.modules:
         import torch
 
+        from stillhouse.scoring import default_threads
+
         torch.manual_seed(seed)
-        torch.set_num_threads(_THREADS.setdefault("torch", torch.get_num_threads()))
+        torch.set_num_threads(default_threads())
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
 

@@ -20,7 +20,8 @@ class RunTracker:
     def step(self, outcome: Outcome) -> None:
         """Record one finished or failed step."""
         store = Store(self.home)
-        manifest = store.manifest(outcome["key"]) or {"method": outcome["uses"], "key": outcome["key"]}
+        manifest = store.manifest(outcome["key"]) if outcome["state"] != "failed" else None
+        manifest = manifest or {"method": outcome["uses"], "key": outcome["key"]}
         from_store = outcome["state"] == "cached" or (outcome["state"] == "refused" and outcome["seconds"] == 0)
         if from_store:
             return

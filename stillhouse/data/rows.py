@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stillhouse.data._clean import as_text
+from stillhouse.data._clean import as_text, storable
 from stillhouse.data._tables import Layout, table_batches
 from stillhouse.errors import UserError, nearest
 
@@ -24,4 +24,5 @@ def iter_rows(path: Path, text: str, chunk: int = 10_000, layout: Layout | None 
         raise UserError(f'{path} has no column "{text}"', nearest(text, set(first or {})))
     for batch in chain([first], batches):
         if batch[text] or batch is first:
-            yield pd.DataFrame({**batch, text: [as_text(value) or "" for value in batch[text]]})
+            cells = {name: [storable(v) if isinstance(v, str) else v for v in column] for name, column in batch.items()}
+            yield pd.DataFrame({**cells, text: [as_text(value) or "" for value in cells[text]]})

@@ -33,7 +33,9 @@ def with_extra(job: Job, student: Candidate, data: TokenizedData) -> TokenizedDa
 
     contents = [job.inputs[slot][0].content for slot in ("extra", "data")]
     directory = job.derived("extra-tokens", data.identity, contents, build)
-    return replace(data, train=_joined(data.train, read_tokens(directory, "train", kind)))
+    # What is computed from both lists is another's business: it has to know which extra rows these are.
+    identity = {**data.identity, "extra": directory.name}
+    return replace(data, identity=identity, train=_joined(data.train, read_tokens(directory, "train", kind)))
 
 
 def _joined(train: Tokens, extra: Tokens) -> Tokens:

@@ -62,7 +62,7 @@ def run_distillation(settings: DistillSettings, job: Job, make_matching: MakeMat
     depths = set_trainable(student.model, settings.train, settings.train_embeddings)
     # What is matched inside the student, or rounded on the way, is not to be had from states that are kept.
     layers = 0 if make_matching or settings.weight_bits else layers_to_keep(settings, student.model, depths, data)
-    kept = keep_states(job, student.model, data, layers, settings.frozen_states_dtype) if layers else None
+    kept = keep_states(job, student.model, data, layers, settings) if layers else None
     data, upper = kept or (data, None)
     figures = train_and_publish(settings, job, student, data, (depths, loss), upper)
     figures["states_of_layers"] = float(layers if kept else 0)

@@ -13,7 +13,7 @@ from stillhouse.method import Input, Job
 from stillhouse.models import load_model, longest_input
 from stillhouse.train._batches import by_length, collate
 from stillhouse.train._predict import SCORING_TOKENS, predict_logits
-from stillhouse.train._tokens import TokenizedData, load_array
+from stillhouse.train._tokens import TokenizedData, load_array, map_new
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -58,7 +58,7 @@ def teacher_features(
                     if feature not in arrays:
                         shape = (len(tokens.ids), values.shape[-1])
                         path = directory / f"{feature.name}.npy"
-                        arrays[feature] = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+                        arrays[feature] = map_new(path, np.dtype(np.float16), shape)
                     found = values.to(torch.float16).cpu().numpy()
                     for row, piece in enumerate(pieces):
                         first, end = tokens.offsets[piece], tokens.offsets[piece + 1]

@@ -54,7 +54,10 @@ class DistillSettings(TrainingSettings):
         return value
 
     def check_whole_batches(self) -> None:
-        """For losses that are a mean over the tokens of a batch: parts of it would weigh otherwise."""
+        """For losses on the inside of models: a mean over the tokens of a batch, in which parts of it would weigh
+        otherwise, on layers that states which are kept would leave out."""
+        if self.frozen_states == "always":
+            raise UserError("frozen_states: always does not go with what is matched inside the models", "leave it out")
         if self.max_tokens_per_batch is not None:
             raise UserError(
                 "max_tokens_per_batch does not go with what is matched inside the models",
@@ -63,6 +66,8 @@ class DistillSettings(TrainingSettings):
 
     def check(self, filled: set[str]) -> None:
         super().check(filled)
+        if self.weight_bits is not None and self.frozen_states == "always":
+            raise UserError("frozen_states: always does not go with weight_bits", "leave one of them out")
         given = [name for name in ("layers", "base", "student_config") if getattr(self, name) is not None]
         given += ["the input model"] if "model" in filled else []
         if len(given) != 1:

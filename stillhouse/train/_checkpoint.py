@@ -129,5 +129,13 @@ def _prune(scratch: Path) -> None:
             path.unlink()
 
 
+def remove_checkpoints(scratch: Path) -> None:
+    """Forget what was begun."""
+    for directory in _checkpoints(scratch):
+        shutil.rmtree(directory)
+    for path in scratch.glob("best-*.safetensors"):
+        path.unlink()
+
+
 def _checkpoints(scratch: Path) -> list[Path]:
     return sorted(scratch.glob("checkpoint-*"))

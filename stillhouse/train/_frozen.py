@@ -22,7 +22,7 @@ from stillhouse.method import Job
 from stillhouse.models import encoder_layers, in_head
 from stillhouse.train._batches import by_length, collate
 from stillhouse.train._predict import SCORING_TOKENS
-from stillhouse.train._tokens import TokenizedData, Tokens, load_array
+from stillhouse.train._tokens import TokenizedData, Tokens, load_array, map_new
 from stillhouse.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def layers_to_keep(
 ) -> int:
     """How many layers' states are worth keeping; 0 for none. Decided by settings and data alone: a run repeats."""
     layers = frozen_layers(depths)
+    if not layers and settings.frozen_states == "always":
+        raise UserError("frozen_states: always, but no layer is frozen", "set train: last-2, or frozen_states: auto")
     if not layers or settings.frozen_states == "never":
         return 0
     # Once through the texts costs as much with states as without.
@@ -96,9 +98,10 @@ def upper_part(model: "PreTrainedModel", layers: int) -> nn.Module:
 
 
 def keep_states(
-    job: Job, model: "PreTrainedModel", data: TokenizedData, layers: int, dtype: str
+    job: Job, model: "PreTrainedModel", data: TokenizedData, layers: int, settings: TrainingSettings
 ) -> tuple[TokenizedData, nn.Module] | None:
     """The data with the states of the frozen part, and the model above it; None where the two do not fit together."""
+    dtype = settings.frozen_states_dtype
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device)
     upper = upper_part(model, layers)
@@ -111,7 +114,7 @@ def keep_states(
         done = 0
         for split, tokens in splits.items():
             size = (len(tokens.ids), int(model.config.hidden_size))
-            states = np.lib.format.open_memmap(directory / f"{split}.npy", "w+", np.dtype(dtype), size)
+            states = map_new(directory / f"{split}.npy", np.dtype(dtype), size)
             first = done
 
             def tell(count: int, of: int, first: int = first) -> None:
@@ -122,6 +125,8 @@ def keep_states(
             done += len(tokens)
 
     if not _fits(model, upper, layers, data.train):
+        if settings.frozen_states == "always":
+            raise UserError("frozen_states: always is not possible with this encoder", "set frozen_states: auto")
         return None
     parts = {**data.identity, "layers": layers, "dtype": dtype, "validation": len(data.validation)}
     directory = job.derived("frozen-states", parts, contents, build)
@@ -151,7 +156,9 @@ def _fits(model: "PreTrainedModel", upper: nn.Module, layers: int, tokens: Token
             whole = model(**collate(few, pieces, pad, device).inputs).logits.float()
             given = collate(replace(few, states=states), pieces, pad, device)
             found = upper(**given.inputs).logits.float()
-    except Exception:
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
         return False
     real = given.inputs["attention_mask"].bool() if tokens.words is not None else slice(None)
     difference = (whole[real] - found[real]).abs().max()
@@ -187,6 +194,11 @@ def _write_states(
                 except _Enough:
                     pass
                 found = caught.pop().float().cpu().numpy()
+                if not np.abs(found).max(initial=0) <= np.finfo(states.dtype).max:
+                    raise UserError(
+                        f"the states of {layers} frozen layers do not fit into {states.dtype}",
+                        "set frozen_states_dtype: float32, or frozen_states: never",
+                    )
                 for row, piece in enumerate(pieces):
                     first, end = tokens.offsets[piece], tokens.offsets[piece + 1]
                     states[first:end] = found[row, : end - first]

@@ -16,7 +16,7 @@ from stillhouse.errors import UserError
 from stillhouse.method import Job, Metrics
 from stillhouse.train import _resume
 from stillhouse.train._batches import collate, epoch_order, micro_batches
-from stillhouse.train._checkpoint import load_newest, save_checkpoint
+from stillhouse.train._checkpoint import load_newest, remove_checkpoints, save_checkpoint
 from stillhouse.train._loss import LossFunction
 from stillhouse.train._parts import make_optimizer, make_schedule, training_mode
 from stillhouse.train._resume import Progress
@@ -160,7 +160,11 @@ def _score(training: Training, model: nn.Module, progress: Progress, epoch: floa
 
 def _resume_or_begin(training: Training, tools: _Tools, job: Job) -> Progress:
     found = load_newest(job.scratch, job.reached)
-    if found is None or found[1]["inputs"] != _contents(job):  # an input was rebuilt with other content since
+    about = _belongs_to(job, tools)
+    if found is not None and found[1]["inputs"] != about:
+        remove_checkpoints(job.scratch)  # later steps than ours will make: they would hide our own
+        found = None
+    if found is None:
         return Progress(best_weights=_resume.take_weights(training.model, training.depths))
     parts, state = found
     _resume.put_weights(training.model, parts["weights"])
@@ -172,9 +176,10 @@ def _resume_or_begin(training: Training, tools: _Tools, job: Job) -> Progress:
     return progress
 
 
-def _contents(job: Job) -> dict[str, list[str]]:
-    """What a checkpoint belongs to: the content of every input."""
-    return {slot: [item.content for item in items] for slot, items in sorted(job.inputs.items())}
+def _belongs_to(job: Job, tools: _Tools) -> dict[str, list[str]]:
+    """What a checkpoint belongs to: the content of every input, which may be rebuilt meanwhile, and the precision."""
+    contents = {slot: [item.content for item in items] for slot, items in sorted(job.inputs.items())}
+    return {**contents, "precision": [str(tools.accelerator.mixed_precision)]}
 
 
 def _checkpoint_due(settings: TrainingSettings, step: int, saved: float) -> bool:
@@ -193,7 +198,7 @@ def _save(training: Training, tools: _Tools, progress: Progress, job: Job) -> No
     }
     state = {
         "progress": progress.as_json(),
-        "inputs": _contents(job),
+        "inputs": _belongs_to(job, tools),
         "schedule": _resume.take_schedule(tools.schedule),
         "random": random_state,
     }

@@ -85,7 +85,8 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: TrainingSettings, 
     from transformers.optimization import get_scheduler
 
     name = "constant_with_warmup" if settings.lr_scheduler_type == "constant" else settings.lr_scheduler_type
-    warmup = ceil(steps * settings.warmup_ratio)
+    # The first step of a warm-up has rate 0: a training of one step has none.
+    warmup = min(ceil(steps * settings.warmup_ratio), steps - 1)
     return get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=steps)
 
 

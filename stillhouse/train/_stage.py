@@ -58,7 +58,7 @@ def run_stage(stage: Stage, job: Job) -> Metrics:
     weights = label_weights(stage, candidate.info["labels"], data.train.targets)
     loss = hard_loss(weights, stage.label_smoothing_factor)
     layers = layers_to_keep(stage, candidate.model, depths, data)
-    kept = keep_states(job, candidate.model, data, layers, stage.frozen_states_dtype) if layers else None
+    kept = keep_states(job, candidate.model, data, layers, stage) if layers else None
     data, upper = kept or (data, None)
     figures = train_and_publish(stage, job, candidate, data, (depths, loss), upper)
     return {**figures, "states_of_layers": float(layers if kept else 0)}

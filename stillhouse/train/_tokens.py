@@ -1,5 +1,6 @@
 """Rows as token ids: made once per tokenizer and length, kept as derived data, read through memory maps."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -214,7 +215,8 @@ def _load(data: Path, split: str, kind: Problem, most: int | None = None) -> pd.
     if most is None:
         return load_split(data, split, columns=[kind.inputs, kind.targets])
     frame = load_split(data, split, columns=["id", kind.inputs, kind.targets])
-    return frame.sort_values("id", kind="stable").head(most)
+    # All of them stand in their own order: what is computed from them is kept by their number.
+    return frame if len(frame) <= most else frame.sort_values("id", kind="stable").head(most)
 
 
 def _truth(frame: pd.DataFrame, kind: Problem) -> Any:
@@ -229,6 +231,18 @@ def read_tokens(directory: Path, split: str, kind: Problem) -> Tokens:
     names = ["ids", "offsets", "targets", *(["words"] if kind.unit == "word" else [])]
     arrays = {name: load_array(directory / f"{split}-{name}.npy") for name in names}
     return Tokens(arrays["ids"], arrays["offsets"], arrays["targets"], arrays.get("words"))
+
+
+def map_new(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memmap:
+    """A new `.npy` file to be filled through a memory map, its space taken at once.
+
+    Where the disk is full later, writing to a map ends the process instead of raising an error.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate") and array.nbytes:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+    return array
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -33,6 +33,20 @@ def test_the_head_depends_on_the_seed_and_the_encoder_does_not(base):
     assert {name for name in one if not torch.equal(one[name], other[name])} == {"classifier.weight"}
 
 
+@pytest.mark.parametrize("labels", [LABELS, [*LABELS, "mixed", "unclear"]])
+def test_the_head_of_a_base_that_was_fine_tuned_before_is_forgotten(tmp_path, base, labels):
+    tuned = from_base(base, "text-classification", LABELS, 7)
+    (tmp_path / "tuned").mkdir()
+    save_model(tuned, base, INFO, tmp_path / "tuned")
+    one, again, other = (from_base(tmp_path / "tuned", "text-classification", labels, seed) for seed in (1, 1, 2))
+    heads = [model.classifier.weight for model in (one, again, other)]
+    assert heads[0].shape == (len(labels), 32) and torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert heads[0].shape != tuned.classifier.weight.shape or not torch.equal(heads[0], tuned.classifier.weight)
+    assert 0 < heads[0].std() < 0.3 and not one.classifier.bias.any()
+    assert torch.equal(one.bert.pooler.dense.weight, tuned.bert.pooler.dense.weight)
+
+
 @pytest.mark.parametrize(("problem", "labels"), [("text-classification", LABELS), ("token-classification", TAGS)])
 def test_saved_models_come_back_whole(tmp_path, base, problem, labels):
     model = from_base(base, problem, labels, seed=0)

@@ -142,6 +142,15 @@ def test_nothing_to_score_keeps_the_shapes(texts, words):
     assert load_scorer(words[1]).score([]) == []
 
 
+def test_one_text_is_not_a_list_of_letters_and_a_generator_is_a_list(texts, words):
+    for model in (texts[1], words[1]):
+        scorer = load_scorer(model)
+        for method in (scorer.score, scorer.embed, scorer.predict):
+            with pytest.raises(TypeError, match="give a list of texts, not one text"):
+                method("good tea")
+        assert scorer.predict(text for text in ["good tea", "bad rain"]) == scorer.predict(["good tea", "bad rain"])
+
+
 def test_missing_texts_are_empty_and_surrogates_keep_offsets():
     assert [clean(value) for value in (None, float("nan"), "a\ud800b", 7)] == ["", "", "a\ufffdb", "7"]
 

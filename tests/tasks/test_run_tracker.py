@@ -33,3 +33,15 @@ def test_steps_from_the_store_are_not_logged(tmp_path, logged):
     step("again", "refused", 1.2)
     step("broken", "failed", 0.0)
     assert logged == [("quick", "ran"), ("again", "refused"), ("broken", "failed")]
+
+
+def test_a_failed_rebuild_has_no_figures_of_what_is_still_there(tmp_path, logged, monkeypatch):
+    told = []
+    monkeypatch.setattr(run_tracker, "log_step", lambda home, parent, name, manifest, *rest: told.append(manifest))
+    monkeypatch.setattr(run_tracker.Store, "manifest", lambda store, key: {"key": key, "metrics": {"f1_macro": 0.9}})
+    recipe = SimpleNamespace(name="tiny", model_dump=lambda **how: {})
+    tracker = RunTracker(tmp_path, SimpleNamespace(recipe=recipe))  # type: ignore[arg-type]
+    outcome = {"name": "a", "uses": "x.y", "key": "k", "seconds": 1.0, "metrics": {}}
+    tracker.step({**outcome, "state": "failed"})
+    tracker.step({**outcome, "state": "ran"})
+    assert [("metrics" in manifest) for manifest in told] == [False, True]

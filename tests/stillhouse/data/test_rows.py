@@ -66,6 +66,14 @@ def test_json_lines_come_out_whole_with_missing_texts_empty(tmp_path, rows):
     assert [text for frame in frames for text in frame["text"]] == ["t0", "", *(f"t{n}" for n in range(2, rows))]
 
 
+def test_half_a_surrogate_pair_can_be_written_again(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "ok \\ud83d", "other": "\\ude00"}\n')
+    frame = read_rows(path, "text")
+    frame.to_csv(tmp_path / "out.csv", index=False)
+    assert frame["text"].tolist() == ["ok \ufffd"] and frame["other"].tolist() == ["\ufffd"]
+
+
 def test_a_line_that_cannot_be_read_is_named_not_skipped(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": \n')

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from transformers import DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
@@ -149,3 +150,24 @@ def test_frozen_layers_are_counted_from_the_lowest(bert):
     counted = {what: frozen_layers(set_trainable(model, what, False)) for what in ("head", "last-1", "last-4", "all")}
     assert counted == {"head": 4, "last-1": 3, "last-4": 0, "all": 0}
     assert frozen_layers(set_trainable(model, "all", True)) == 0
+
+
+def test_as_many_validation_rows_as_there_are_stand_in_their_own_order(tmp_path, bert):
+    """States are kept by the number of rows, so that equal numbers must mean equal rows in an equal order."""
+    data = make_data(tmp_path / "data")
+    frame = pd.read_parquet(data / "validation.parquet")
+    assert list(frame["id"]) != sorted(frame["id"])
+    plain = make_job(tmp_path, "never", data, bert)
+    expected = stage(frozen_states="never").run(plain)
+    derived = Derived(tmp_path / "shared")
+    for most in (len(frame) + 5, None, len(frame)):
+        job = make_job(tmp_path, f"{most}", data, bert, derived=derived)
+        figures = stage(max_eval_samples=most).run(job)
+        assert figures["roc_auc"] == pytest.approx(expected["roc_auc"], abs=1e-4)
+    assert derived.built.count("frozen-states") == 1
+
+
+def test_states_that_are_asked_for_and_impossible_are_refused(tmp_path, bert):
+    job = make_job(tmp_path, "all", make_data(tmp_path / "data"), bert)
+    with pytest.raises(UserError, match="frozen_states: always, but no layer is frozen"):
+        stage(train="all", frozen_states="always").run(job)

@@ -70,6 +70,13 @@ def test_warm_up_rises_and_the_schedule_ends_at_zero(model):
     assert optimizer.defaults["fused"] is True
 
 
+def test_a_training_of_one_step_has_no_warm_up(model):
+    optimizer = make_optimizer(model, set_trainable(model, "head", embeddings=False), Stage(learning_rate=1e-3))
+    assert make_schedule(optimizer, Stage(learning_rate=1e-3), steps=1).get_last_lr() == [1e-3] * len(
+        optimizer.param_groups
+    )
+
+
 @pytest.mark.parametrize(
     ("total", "steps_per_epoch", "per_epoch", "expected"),
     [(20, 10, 1, {10, 20}), (25, 10, 2, {5, 10, 15, 20, 25}), (4, 10, 1, {4}), (3, 1, 5, {1, 2, 3})],

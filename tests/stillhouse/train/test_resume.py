@@ -93,6 +93,20 @@ def test_a_checkpoint_of_other_data_is_not_gone_on_with(tmp_path, parts, whole):
     assert same(weights(job.out), whole[0])
 
 
+def test_checkpoints_of_other_data_do_not_hide_the_new_ones(tmp_path, parts, whole):
+    reached, _ = kill_at("train.checkpoint", 6)
+    with pytest.raises(Killed):
+        stage().run(make_job(tmp_path, "a", make_data(tmp_path / "other", train=90), parts[0], reached=reached))
+    reached, _ = kill_at("train.checkpoint", 2)
+    with pytest.raises(Killed):
+        stage().run(make_job(tmp_path, "a", parts[1], parts[0], reached=reached))
+    reached, seen = kill_at("never", 1)
+    job = make_job(tmp_path, "a", parts[1], parts[0], reached=reached)
+    assert sorted(path.name for path in job.scratch.glob("checkpoint-*"))[-1] == "checkpoint-000000008"
+    stage().run(job)
+    assert "train.resumed" in seen and same(weights(job.out), whole[0])
+
+
 def test_two_newest_checkpoints_and_their_best_weights_are_kept(tmp_path, parts):
     reached, _ = kill_at("train.resumed", 1)
     job = make_job(tmp_path, "a", parts[1], parts[0], reached=reached)
