@@ -5,12 +5,10 @@ the recipe names, at its pinned revision.
 """
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillhouse._quiet import quiet
 from stillhouse.errors import UserError
 from stillhouse.files import read_json, write_json, write_text
 from stillhouse.method import Source
@@ -120,7 +118,7 @@ def read_info(directory: Path) -> dict[str, Any]:
 
 def save_model(model: "PreTrainedModel", tokenizer_json_source: Path, info: dict[str, Any], out: Path) -> None:
     """Write a `model.torch` artifact: weights, config, the tokenizer of directory `tokenizer_json_source`, `info`."""
-    with _quiet():
+    with quiet():
         model.save_pretrained(out, max_shard_size="1000GB")
     write_text(out / "tokenizer.json", tokenizer_json(tokenizer_json_source) + "\n")
     settings = tokenizer_json_source / "tokenizer_config.json"
@@ -205,7 +203,7 @@ def _load(
 
     auto_model = getattr(modeling_auto, find_problem(problem).auto_model)
     try:
-        with _quiet():
+        with quiet():
             config = AutoConfig.from_pretrained(directory, local_files_only=True, **extra)
             own = _set_dropout(config, dropout)
             if getattr(config, "pruned_layers", None):
@@ -272,7 +270,7 @@ def _converted_tokenizer(directory: Path) -> Any:
     from transformers.models.auto.tokenization_auto import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{directory} has no tokenizer.json", "choose a model with a fast tokenizer") from error
@@ -280,27 +278,3 @@ def _converted_tokenizer(directory: Path) -> Any:
     if backend is None:
         raise UserError(f"{directory} has no tokenizer.json", "choose a model with a fast tokenizer")
     return backend
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no table of newly initialised heads while transformers loads or saves.
-
-    The table is dropped because `_load` returns the missing weights and its callers judge them.
-    """
-    from transformers.utils import logging as bars
-
-    logger = logging.getLogger("transformers.modeling_utils")
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    logger.addFilter(_is_no_load_report)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_is_no_load_report)
-        if shown:
-            bars.enable_progress_bar()
-
-
-def _is_no_load_report(record: logging.LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
