@@ -11,10 +11,10 @@ from benchmarks.harness import interleave, ratio, row
 from benchmarks.scoring_fp32 import onnx_model
 from benchmarks.tasks_of_training import accuracy, fresh_home, job, labelled, prepared
 
-WORK = "half of the multiplications of fine-tuned MiniLM-L6 removed, 2,000 tweets scored in fp32 by ONNX Runtime"
+WORK = "MiniLM-L6, fine-tuned, with 53 % and 34 % of its multiplications kept, 2,000 tweets scored in fp32 by ONNX Runtime"
 ROWS = 4000
-KEEP, KEEP_RECOVERED = 0.5, 0.35
-EPOCHS = 4
+KEEP, KEEP_RECOVERED = 0.53, 0.34
+EPOCHS = 3
 TEXTS = 2000
 SEED = 42
 ANCHOR = "Fisher masks without retraining 1.56x, < 3 min on a GPU (arXiv:2204.09656)"
@@ -68,7 +68,7 @@ def _recovered(home: Path, taught: Path, student: Path, data: Path, epochs: int)
         "teachers": [Input(taught, "t", "model.torch", "t")], "model": [Input(student, "s", "model.torch", "s")]
     }  # fmt: skip
     work = job(home, "recovered", data, SEED, inputs=inputs)
-    Logits(learning_rate=2e-4, num_train_epochs=epochs, dropout=0.0, max_eval_samples=200).run(work)
+    Logits(learning_rate=2e-4, num_train_epochs=epochs, dropout=0.0, max_eval_samples=1000).run(work)
     return work.out
 
 
