@@ -9,7 +9,7 @@ from stillhouse.method import Job, Metrics
 from stillhouse.problems import find_problem
 from stillhouse.release._bundle import write_bundle
 from stillhouse.release._card import model_card
-from stillhouse.release._rules import Outcome, apply_rules
+from stillhouse.release._rules import Outcome, apply_rules, within_budget
 
 if TYPE_CHECKING:
     from stillhouse.release.gate import Gate
@@ -20,7 +20,9 @@ def release(gate: "Gate", job: Job) -> Metrics:
     scores = read_json(job.path("scores") / "scores.json")
     _check_same_model(job)
     job.progress(0, 3, "rules")
-    outcomes = apply_rules(gate, scores)
+    ladder_file = job.path("model") / "ladder.json"
+    ladder = read_json(ladder_file) if ladder_file.is_file() else None
+    outcomes = [*apply_rules(gate, scores), *within_budget(ladder)]
     verdict = make_verdict(outcomes, scores, job.against)
     job.progress(1, 3, "bundle")
     bundle = job.out / "bundle"
@@ -32,7 +34,6 @@ def release(gate: "Gate", job: Job) -> Metrics:
     about = {
         **read_json(bundle / "stillhouse.json"), "language": info.get("language"), "data_licence": info.get("licence"),
     }  # fmt: skip
-    ladder = read_json(bundle / "ladder.json") if (bundle / "ladder.json").is_file() else None
     write_text(bundle / "README.md", model_card(about, scores, verdict, job.lineage, job.recipe, ladder))
     for directory in (bundle, job.out):
         write_json(directory / "verdict.json", verdict)

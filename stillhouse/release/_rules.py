@@ -44,6 +44,17 @@ def apply_rules(gate: "Gate", scores: dict[str, Any]) -> list[Outcome]:
     ]
 
 
+def within_budget(ladder: dict[str, Any] | None) -> Iterator[Outcome]:
+    """A model that `select.cheapest` let through although no rung was within its budget is not what was asked for."""
+    if ladder is None or "within" not in ladder:
+        return
+    chosen = next(rung for rung in ladder["rungs"] if rung["name"] == ladder["chosen"])
+    what = ", ".join(chosen["over_budget"])
+    reason = f"no rung is within the budget of select.cheapest; the one that loses least, {chosen['name']}, {what}"
+    # Speed is part of a budget: another day it may be met.
+    yield Outcome("ladder", 1.0, float(ladder["within"]), ladder["within"], "" if ladder["within"] else reason, True)
+
+
 def _floors(floors: dict[str, float], scores: dict[str, Any]) -> Iterator[Outcome]:
     figures = scores["candidate"]["metrics"]
     for name, floor in floors.items():

@@ -12,7 +12,8 @@ class Cheapest(Method):
     """Measure several models on the same validation rows and publish the fastest one within a budget.
 
     `ladder.json` has every rung's quality, size and speed, and which of them no other beats in all three; `ladder.svg`
-    shows them. If no rung is within the budget, the one that loses least goes on, and `rung.json` says so.
+    shows them. If no rung is within the budget, the one that loses least goes on, so that it can be compared; the gate
+    refuses it.
     """
 
     slots: ClassVar[dict[str, str]] = {"rungs": "model.onnx+", "data": "data", "baseline": "model?"}

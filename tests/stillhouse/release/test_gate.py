@@ -239,6 +239,22 @@ def test_a_slow_day_changes_nothing_but_measured_values(tmp_path):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.parametrize("within", [True, False])
+def test_a_model_over_the_ladder_s_own_budget_is_refused(tmp_path, within):
+    job = make_gate_job(tmp_path, make_scores(0.76))
+    rung = {
+        "name": "int8", "quality": {"value": 0.75}, "bytes": 8_000_000,
+        "over_budget": [] if within else ["has 8.00 MB, 5 allowed"],
+    }  # fmt: skip
+    ladder = {**LADDER, "chosen": "int8", "rungs": [rung], "within": within}
+    (job.path("model") / "ladder.json").write_text(json.dumps(ladder))
+    (job.path("model") / "ladder.svg").write_text("<svg/>")
+    Gate().run(job)
+    verdict = read_json(job.out / "verdict.json")
+    reason = "no rung is within the budget of select.cheapest; the one that loses least, int8, has 8.00 MB, 5 allowed"
+    assert (verdict["passed"], verdict["reasons"]) == (within, [] if within else [reason])
+
+
 def test_scores_of_another_model_open_no_gate(tmp_path):
     job = make_gate_job(tmp_path, make_scores(0.76))
     manifest = {"key": job.inputs["scores"][0].key, "inputs": {"model": [{"key": "key-other"}]}}
