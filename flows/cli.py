@@ -30,7 +30,9 @@ app = typer.Typer(
 OPEN: list["Terminal"] = []
 """Bars on the screen, to be taken away when a signal ends the process."""
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe's name, shipped or in HOME/recipes, or a YAML file.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STEP.KEY=VALUE", help="Change one setting; also seed=N. Repeatable."),

@@ -8,6 +8,7 @@ import typer
 
 from flows.output import print_json
 from stillhouse.errors import UserError
+from stillhouse.home import find_home
 
 if TYPE_CHECKING:
     from pipelines.schema import Recipe
@@ -29,23 +30,32 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def recipes(as_json: Json = False) -> None:
-    """List the shipped recipes.
+    """List the shipped recipes and those in the home's `recipes/`.
 
     Example: stillhouse recipes
     """
-    from pipelines.load import load_recipe, shipped_recipes
+    from pipelines.load import recipe_names
 
-    listed = []
-    for name in shipped_recipes():
-        recipe, path = load_recipe(name)
-        listed.append(
-            {"name": name, "description": recipe.description, "steps": list(recipe.steps), "file": str(path)}
-        )  # fmt: skip
+    home = find_home()
+    listed = [_recipe_entry(name, home) for name in recipe_names(home)]
     if as_json:
         print_json(listed)
         return
     for entry in listed:
-        print(f"{entry['name']:<12} {entry['description']}\n{'':<12} {' → '.join(entry['steps'])}")
+        print(f"{entry['name']:<12} {entry['description']}\n{'':<12} {' → '.join(entry['steps'])}".rstrip())
+
+
+def _recipe_entry(name: str, home: Path) -> dict[str, Any]:
+    """A recipe of the home that cannot be used is listed with the reason: the others can."""
+    from pipelines.load import load_recipe
+    from pipelines.recipe_files import home_recipes
+
+    try:
+        recipe, path = load_recipe(name, home=home)
+    except UserError as error:
+        file = str(home_recipes(home).get(name, ""))
+        return {"name": name, "description": f"cannot be used: {error}", "steps": [], "file": file}
+    return {"name": name, "description": recipe.description, "steps": list(recipe.steps), "file": str(path)}
 
 
 def methods(
@@ -91,7 +101,7 @@ def new(
     text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
     label: Annotated[str, typer.Option(help="Column with the label.")] = "label",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The recipe to write.")] = None,
-    base: Annotated[str, typer.Option(help="Shipped recipe to start from.")] = "opinions",
+    base: Annotated[str, typer.Option(help="Recipe to start from, shipped or in HOME/recipes.")] = "opinions",
     as_json: Json = False,
 ) -> None:
     """Write a starter recipe for your own data.
@@ -112,7 +122,8 @@ def new(
     )
     path = output or Path(f"{name}.yaml")
     source = json.dumps(_relative(file.resolve(), path.resolve().parent), ensure_ascii=False)
-    shipped, _ = load_recipe(base)
+    home = find_home()
+    shipped, _ = load_recipe(base, home=home)
     columns, words = {}, 0
     if shipped.steps["data"].uses == "prepare.text":
         words = _check_columns(file, text, label)
@@ -126,7 +137,7 @@ def new(
     content += _longer_input(shipped, words)
     path.write_text(content, encoding="utf-8")
     try:
-        load_recipe(str(path))
+        load_recipe(str(path), home=home)
     except UserError:
         path.unlink()
         raise

@@ -24,7 +24,7 @@ from tasks.run_tracker import RunTracker
 
 def plan_request(request: Request, home: Path) -> Plan:
     """The plan of a request; asks the registry, changes nothing."""
-    recipe, path = load_recipe(request.recipe, request.overrides)
+    recipe, path = load_recipe(request.recipe, request.overrides, home)
     store = Store(home)
     world = World(store, partial(registry.against_for, home), partial(_resolve_model, home, store))
     plan = make_plan(recipe, path, world, request.until)

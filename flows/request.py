@@ -30,6 +30,8 @@ class Result:
     model: dict[str, Any] | None = None
     refusal: str | None = None
     """Why nothing was promoted although all steps are done (exit 3)."""
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """`(title, address)` of pages that show more of it; on the run's page, not in the JSON object."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented object; keys are a promise."""

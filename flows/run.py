@@ -1,51 +1,75 @@
 """The Prefect flow that runs any recipe: every step a named task run, results and verdict on the run's page."""
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, tags
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import FlowRunContext, SettingsContext, TagsContext, get_settings_context
 from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from flows.environment import has_server
+from flows.form import parameter, run_name
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
-from pipelines.execute import failed, job_spec, save_pinned
+from flows.run_page import RunPage
+from flows.run_results import headline, show_results
+from pipelines.execute import check_disk, estimate_seconds, failed, job_spec, save_pinned
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home, make_home
 from stillhouse.launcher import Launcher
+from stillhouse.store import Store
 from tasks.dead_flow_runs import close_dead_flow_runs, process_tag
+from tasks.links import mlflow_links
+from tasks.run_log import one_line_errors
 from tasks.run_tracker import RunTracker
 from tasks.session import SESSION, Session
 from tasks.steps import best_effort, task_for
 
 
-@flow(name="run-recipe", flow_run_name="{recipe}", persist_result=False, log_prints=False, validate_parameters=True)
+def _name() -> str:
+    filled = flow_run.parameters
+    until = filled.get("until")
+    changes = {"": ", ".join(filled.get("overrides") or []), "until": until}
+    return run_name(str(filled.get("recipe")), changes)
+
+
+@flow(name="run-recipe", flow_run_name=_name, persist_result=False, log_prints=False, validate_parameters=True)
 def run_recipe(
-    recipe: Annotated[str, Field(title="Recipe", description="A shipped recipe's name, or a YAML file")],
-    overrides: Annotated[list[str] | None, Field(title="Overrides", description="STEP.KEY=VALUE, one a line")] = None,
-    until: Annotated[str | None, Field(title="Until", description="Stop after this step")] = None,
-    rebuild: Annotated[list[str] | None, Field(title="Rebuild", description="Steps to build again")] = None,
-    promote: Annotated[bool, Field(title="Promote", description="Make what passes the champion")] = True,
+    recipe: Annotated[str, parameter("Recipe", "A recipe's name, or a YAML file")],
+    overrides: Annotated[list[str] | None, parameter("Overrides", "STEP.KEY=VALUE, one a line")] = None,
+    until: Annotated[str | None, parameter("Until", "Stop after this step")] = None,
+    rebuild: Annotated[list[str] | None, parameter("Rebuild", "Steps to build again")] = None,
+    promote: Annotated[bool, parameter("Promote", "Make what passes the champion")] = True,
 ) -> Any:
     """Run every step of a recipe; what the store has comes back as Cached."""
-    request = Request(recipe, overrides or [], until, rebuild or [], promote)
+    return run_in_session(lambda home: Request(recipe, overrides or [], until, rebuild or [], promote))
+
+
+def run_in_session(request_for: Callable[[Path], Request]) -> Any:
+    """What a flow returns that runs the recipe of `request_for(home)`: a state, whose message is for people.
+
+    In the session of the process that called the flow, else (a Prefect worker started it) in one of its own.
+    """
+    one_line_errors()
     current = SESSION.get()
     if current is not None:
-        return _run(request, current)
-    home = make_home(find_home())
+        return _run(request_for, current)
+    try:
+        home = make_home(find_home())
+    except StillhouseError as error:
+        return Failed(message=str(error), data=error)
     session = Session(home, Launcher(home), Listener())
     token = SESSION.set(session)
     try:
-        return _run(request, session)
+        return _run(request_for, session)
     finally:
         session.launcher.close()
         SESSION.reset(token)
@@ -84,26 +108,48 @@ def without_heartbeats() -> AbstractContextManager[Any]:
     return SettingsContext(profile=current.profile, settings=current.settings.model_copy(update={"flows": flows}))
 
 
-def _run(request: Request, session: Session) -> Any:
+def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
     close_dead_flow_runs()
-    plan = plan_request(request, session.home)
-    save_pinned(plan, session.home)
+    try:
+        request = request_for(session.home)
+        plan = plan_request(request, session.home)
+        if not plan.complete:
+            check_disk(session.home)
+        save_pinned(plan, session.home)
+    except StillhouseError as error:
+        return Failed(message=str(error), data=error)
+    to_run = {**dict.fromkeys(request.rebuild), **estimate_seconds(plan, Store(session.home))}
+    page = RunPage(plan.recipe.name, to_run, session.listener)
+    session.listener = page
     tracker = RunTracker(session.home, plan)
     try:
-        # The process's tag is the flow run's: a task run asks the server for a place under the limit of each tag.
-        with TagsContext(current_tags=set()):
-            outcomes = _run_steps(plan, session, set(request.rebuild), tracker)
-        result = conclude(plan, session.home, request, outcomes, tracker.run_id)
+        page.start(len(plan.steps))
+        result = _do(plan, request, session, tracker)
     except BaseException as error:
         tracker.finish("FAILED" if isinstance(error, StillhouseError) else "KILLED")
+        page.finish(str(error) or type(error).__name__, complete=False)
         if isinstance(error, StillhouseError):
             return Failed(message=str(error), data=error)
         raise
+    finally:
+        session.listener = page.other
+    page.finish(headline(result), complete=True)
+    show_results(result, session.home)
+    message = result.refusal or headline(result)
+    return Completed(name="Refused" if result.refusal else "Completed", message=message, data=vars(result))
+
+
+def _do(plan: Plan, request: Request, session: Session, tracker: RunTracker) -> Result:
+    # The process's tag is the flow run's: a task run asks the server for a place under the limit of each tag.
+    with TagsContext(current_tags=set()):
+        outcomes = _run_steps(plan, session, set(request.rebuild), tracker)
+    result = conclude(plan, session.home, request, outcomes, tracker.run_id)
     context = FlowRunContext.get()
     result.flow_run = str(context.flow_run.id) if context and context.flow_run else None
     tracker.finish("FINISHED", result.as_json())
-    _show(result)
-    return Completed(name="Refused" if result.refusal else "Completed", message=result.refusal, data=vars(result))
+    with best_effort():
+        result.links += mlflow_links(session.home, result.model, tracker.run_id)
+    return result
 
 
 def _run_steps(plan: Plan, session: Session, rebuild: set[str], tracker: RunTracker) -> list[Outcome]:
@@ -131,32 +177,3 @@ def _run_steps(plan: Plan, session: Session, rebuild: set[str], tracker: RunTrac
     if first is not None:
         raise first
     return outcomes
-
-
-def _show(result: Result) -> None:
-    with best_effort():
-        _show_steps(result)
-        _show_verdict(result)
-
-
-def _show_steps(result: Result) -> None:
-    rows = [
-        {
-            "step": step["name"], "method": step["uses"], "state": step["state"], "seconds": step["seconds"],
-            **{name: round(value, 4) for name, value in list(step["metrics"].items())[:4]},
-        }
-        for step in result.steps
-    ]  # fmt: skip
-    create_table_artifact(table=rows, key="results", description=f"Steps of {result.recipe}")
-
-
-def _show_verdict(result: Result) -> None:
-    if result.gate is None:
-        return
-    verdict = "passed" if result.gate["passed"] else "refused"
-    lines = [f"# Gate: {verdict}", *(f"- {reason}" for reason in result.gate["reasons"])]
-    if result.model:
-        lines.append(f"\nRegistered: **{result.model['name']}** version {result.model['version']}")
-    if result.refusal:
-        lines.append(f"\n{result.refusal}")
-    create_markdown_artifact("\n".join(lines), key="verdict", description="The gate's verdict")

@@ -1,6 +1,5 @@
 """YAML → Recipe: `extends`, `--set`, and errors that name the file, the key and what is allowed."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from pipelines.recipe_files import recipe_names as recipe_names
+from pipelines.recipe_files import recipe_path
+from pipelines.recipe_files import shipped_recipes as shipped_recipes
 from pipelines.schema import Recipe
 from stillhouse.errors import UserError, nearest
 from stillhouse.methods import METHODS, load_method
@@ -23,30 +25,15 @@ STEP_KEYS = ("skip", "seed")
 OF_THE_SOURCE = ("licence", "language")
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """`{name: file}` of the recipes that come with the package."""
-    directory = Path(str(resources.files("pipelines") / "recipes"))
-    return {path.stem: path for path in sorted(directory.glob("*.yaml"))}
+def load_recipe(
+    name: str, overrides: list[str] | None = None, home: Path | None = None
+) -> tuple[Recipe, Path]:  # fmt: skip
+    """The validated recipe and its file; `overrides` are `STEP.KEY=VALUE` or `seed=VALUE`.
 
-
-def recipe_path(name: str) -> Path:
-    """The file of a shipped recipe or of a path."""
-    shipped = shipped_recipes()
-    if name in shipped:
-        return shipped[name]
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path.resolve()
-    if path.suffix in (".yaml", ".yml") or "/" in name:
-        fix = f"Shipped recipes: {', '.join(shipped)}; `stillhouse new FILE` writes one for your data"
-        raise UserError(f"no recipe file {name}", fix)
-    raise UserError(f'no recipe "{name}"', nearest(name, set(shipped)))
-
-
-def load_recipe(name: str, overrides: list[str] | None = None) -> tuple[Recipe, Path]:
-    """The validated recipe and its file; `overrides` are `STEP.KEY=VALUE` or `seed=VALUE`."""
-    path = recipe_path(name)
-    tree = _read_tree(path, ())
+    `name` is a shipped recipe, one of `home/recipes`, or a file; so is what it `extends`.
+    """
+    path = recipe_path(name, home)
+    tree = _read_tree(path, (), home)
     for override in overrides or []:
         _override(tree, override)
     tree.setdefault("name", path.stem)
@@ -95,7 +82,7 @@ def _first_line(text: str | None) -> str:
     return (text or "not valid YAML").strip().splitlines()[0]
 
 
-def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read_tree(path: Path, above: tuple[Path, ...], home: Path | None) -> dict[str, Any]:
     if path in above or len(above) >= MAX_EXTENDS:
         raise UserError(f"{path.name}: `extends` goes in a circle", "Remove one of the `extends`")
     try:
@@ -111,7 +98,7 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         return tree
     base_path = path.parent / str(base_name)
     base = _read_tree(
-        base_path.resolve() if base_path.is_file() else recipe_path(str(base_name)), (*above, path)
+        base_path.resolve() if base_path.is_file() else recipe_path(str(base_name), home), (*above, path), home
     )  # fmt: skip
     _check_step_names(tree, base, path.name, str(base_name))
     base.pop("name", None)  # a recipe for other data is another model

@@ -1,13 +1,12 @@
 """Prefect tasks, one a kind of step: how it is retried and shown. What is fresh is the store's business alone."""
 
 import contextlib
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefect import State, Task, task
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.logging import get_logger
@@ -16,10 +15,9 @@ from prefect.states import Completed
 from pipelines.execute import back_off, build, failed, find_hit, trying_again
 from stillhouse.errors import StillhouseError, WorkerError
 from stillhouse.methods import METHODS
-from tasks.session import Session, session
+from tasks.session import session
 
 KINDS = sorted({name.partition(".")[0] for name in METHODS})
-PROGRESS_SECONDS = 2.0
 
 
 def worth_retrying(task: Task[..., Any], task_run: Any, state: State[Any]) -> bool:
@@ -36,7 +34,7 @@ def run_step(spec: dict[str, Any]) -> Any:
         return Completed(name="Cached", data=hit)
     here.listener.step_started(spec["step"])
     try:
-        result = build(spec, here.launcher, _Progress(spec["step"], here))
+        result = build(spec, here.launcher, partial(here.listener.progress, spec["step"]))
     except StillhouseError as error:
         wait = _retry_delay(error)
         if wait is None:
@@ -54,29 +52,6 @@ def _retry_delay(error: StillhouseError) -> float | None:
     if context is None or not isinstance(error, WorkerError) or context.task_run.run_count > context.task.retries:
         return None
     return back_off(context.task_run.run_count - 1)
-
-
-class _Progress:
-    """Passes progress on to the listener always, to Prefect's page every two seconds."""
-
-    def __init__(self, name: str, here: Session) -> None:
-        self.name, self.here, self.artifact, self.last = name, here, None, time.monotonic()
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        self.here.listener.progress(self.name, done, total, note)
-        now = time.monotonic()
-        if now - self.last < PROGRESS_SECONDS or not total:
-            return
-        self.last = now
-        with best_effort():
-            self._show(min(100.0, 100.0 * done / total), f"{self.name}: {note}")
-
-    def _show(self, share: float, description: str) -> None:
-        if self.artifact is None:
-            key = f"progress-{self.name}".lower().replace("_", "-")
-            self.artifact = create_progress_artifact(progress=share, key=key, description=description)
-        else:
-            update_progress_artifact(self.artifact, progress=share, description=description)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
