@@ -15,6 +15,7 @@ QUIET = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # its pages call an analytics service, whatever the settings say (3.8.8)
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 

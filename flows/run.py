@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, tags
+from prefect import State, flow, tags
 from prefect.context import FlowRunContext, SettingsContext, TagsContext, get_settings_context
 from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
+from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
@@ -65,7 +66,7 @@ def run_in_session(request_for: Callable[[Path], Request]) -> Any:
     try:
         home = make_home(find_home())
     except StillhouseError as error:
-        return Failed(message=str(error), data=error)
+        return _failed(error)
     session = Session(home, Launcher(home), Listener())
     token = SESSION.set(session)
     try:
@@ -117,7 +118,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
             check_disk(session.home)
         save_pinned(plan, session.home)
     except StillhouseError as error:
-        return Failed(message=str(error), data=error)
+        return _failed(error)
     to_run = {**dict.fromkeys(request.rebuild), **estimate_seconds(plan, Store(session.home))}
     page = RunPage(plan.recipe.name, to_run, session.listener)
     session.listener = page
@@ -129,7 +130,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
         tracker.finish("FAILED" if isinstance(error, StillhouseError) else "KILLED")
         page.finish(str(error) or type(error).__name__, complete=False)
         if isinstance(error, StillhouseError):
-            return Failed(message=str(error), data=error)
+            return _failed(error)
         raise
     finally:
         session.listener = page.other
@@ -137,6 +138,12 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
     show_results(result, session.home)
     message = result.refusal or headline(result)
     return Completed(name="Refused" if result.refusal else "Completed", message=message, data=vars(result))
+
+
+def _failed(error: StillhouseError) -> State:
+    """A failure whose message says the fix; raised instead, it would stand in the log as a traceback."""
+    get_run_logger().error(str(error))
+    return Failed(message=str(error), data=error)
 
 
 def _do(plan: Plan, request: Request, session: Session, tracker: RunTracker) -> Result:

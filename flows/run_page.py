@@ -104,7 +104,9 @@ class RunPage(Listener):
         with self.lock:
             self.running.pop(outcome["name"], None)
             self.done.append(outcome["name"])
-        if outcome["state"] != "failed":  # then Prefect says it
+        if outcome["state"] == "failed":
+            self.log.error("%s failed: %s", outcome["name"], outcome["error"])
+        else:
             took = f" in {duration(outcome['seconds'])}" if outcome["state"] != "cached" else ""
             shown = "".join(f", {key} {figure(value)}" for key, value in list(outcome["metrics"].items())[:4])
             self.log.info("%s %s%s%s", outcome["name"], outcome["state"], took, shown)

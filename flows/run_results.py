@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.request import Result
 from flows.summary import rung_rows
 from flows.terminal import duration, figure
+from stillhouse.files import read_json
+from stillhouse.store import Store
 from tasks.steps import best_effort
 
 COLUMNS = ("model", "quality", "size", "texts/s", "note")
+RULED = {True: "passed", False: "**failed**", None: "not applied"}
 
 
 def show_results(result: Result, home: Path) -> None:
@@ -20,9 +23,11 @@ def show_results(result: Result, home: Path) -> None:
         if rows:
             create_table_artifact(table=rows, key="results", description=_about(result, home))
         create_table_artifact(table=step_rows(result), key="steps", description=f"Steps of {result.recipe}")
-        create_markdown_artifact(summary(result, rows), key="summary", description=headline(result))
-        for number, (title, address) in enumerate(result.links, 1):
-            create_link_artifact(address, key=f"link-{number}", link_text=title, description=title)
+        links = " · ".join(link(*one) for one in result.links)
+        create_markdown_artifact(
+            verdict(result, rows, rule_rows(result, home)), key="verdict",
+            description=f"{headline(result)}. {links}",
+        )  # fmt: skip
 
 
 def result_rows(result: Result, home: Path) -> list[dict[str, Any]]:
@@ -72,23 +77,48 @@ def headline(result: Result) -> str:
     return f"{result.recipe} is done"
 
 
-def summary(result: Result, rows: list[dict[str, Any]]) -> str:
-    """Verdict, model, results and links, as one page of markdown."""
+def rule_rows(result: Result, home: Path) -> list[dict[str, Any]]:
+    """Every rule of the gate: its limit, what was found, and the outcome; empty for a run without a gate."""
+    release = next((step for step in result.steps if step["uses"] == "release.gate"), None)
+    if release is None:
+        return []
+    rules = read_json(Store(home).path(release["key"]) / "verdict.json").get("rules") or {}
+    return [
+        {
+            "rule": name, "limit": rule["limit"], "found": _found(rule),
+            "outcome": RULED[rule["passed"]] + (f": {rule['not_applied']}" if rule.get("not_applied") else ""),
+        }
+        for name, rule in rules.items()
+    ]  # fmt: skip
+
+
+def _found(rule: dict[str, Any]) -> str:
+    value = rule.get("value", rule.get("measured"))
+    return figure(value) if isinstance(value, int | float) else ""
+
+
+def verdict(result: Result, rows: list[dict[str, Any]], rules: list[dict[str, Any]]) -> str:
+    """Outcome, links, results and the gate's rules, as one page of markdown."""
     lines = [f"# {headline(result)}"]
-    if result.gate is not None:
-        lines.append(f"**The gate {'passed it' if result.gate['passed'] else 'refused it'}**")
+    lines.append("\n".join(f"- {link(*one)}" for one in result.links))
+    if result.gate is not None and not result.gate["passed"]:
+        lines.append("The gate refused, because")
         lines.append("\n".join(f"- {reason}" for reason in result.gate["reasons"]))
-    if result.refusal and (result.gate is None or result.gate["passed"]):
+    elif result.refusal:
         lines.append(result.refusal)
     if result.model and result.model.get("note"):
         lines.append(result.model["note"])
-    lines.append("\n".join(f"- [{title}]({address})" for title, address in result.links))
-    if rows:
-        lines.append(markdown_table(rows))
+    for title, table in (("Results", rows), ("The gate's rules", rules)):
+        if table:
+            lines += [f"## {title}", markdown_table(table)]
     ran = [step for step in result.steps if step["state"] != "cached"]
     took = duration(sum(step["seconds"] for step in ran))
     lines.append(f"{len(ran)} of {len(result.steps)} steps ran ({took}), the others came from the store.")
     return "\n\n".join(line for line in lines if line)
+
+
+def link(title: str, address: str) -> str:
+    return f"[{title}]({address})"
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

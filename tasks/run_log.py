@@ -6,8 +6,8 @@ import os
 from stillhouse.errors import StillhouseError
 
 LOGGERS = ("prefect.flow_runs", "prefect.task_runs", "prefect.engine")
-REPEATED = "Engine execution exited"
-"""Prefect's second line about a failed flow run: the first, "Finished in state Failed(…)", has said it."""
+REPEATED = ("Engine execution exited", "Task run failed with")
+"""Lines of Prefect about what the run's own log says already."""
 
 
 class OneLine(logging.Filter):
