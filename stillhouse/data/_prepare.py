@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from stillhouse.data._decide import BEYOND, SPLIT_NAMES, TEST, VALIDATION, Index, Role, Rules, decide
+from stillhouse.data._epochs import epochs_of
 from stillhouse.data._intake import Preparation, previous_labels, read_all
 from stillhouse.data._report import REASONS, build_report
 from stillhouse.data._spool import label_counts, sorted_rows, text_reader, write_split
@@ -40,8 +41,9 @@ def prepare(job: Job, how: Preparation) -> Metrics:
         report = build_report(counts, rows, by_label, words, how.class_of)
         report["warnings"] += how.notes(counts)
         _check_classes(job, how, report)
+        epochs = epochs_of(index, job.path("previous") if job.has("previous") else None)
         for name, chosen in zip(SPLIT_NAMES, rows, strict=True):
-            write_split(table, chosen, how.label_column, labels, job.out / f"{name}.parquet")
+            write_split(table, chosen, epochs, how.label_column, labels, job.out / f"{name}.parquet")
     finally:
         spooled.unlink(missing_ok=True)
     _write_info(job, how, labels, report)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from stillhouse.data._decide import Index, Role, rank_of
 
 _SLICE = 10_000
-RESERVED = ("id", "text", "label", "words", "tags")
+RESERVED = ("id", "text", "label", "words", "tags", "epoch")
 
 
 class Spool:
@@ -73,15 +73,24 @@ def label_counts(table: pa.Table, rows: np.ndarray, column: str) -> dict[str, in
     return counts
 
 
-def write_split(table: pa.Table, rows: np.ndarray, column: str, labels: list[str], path: Path) -> None:
-    """`rows` of `table` in that order as Parquet, labels replaced by their positions in `labels` (int32)."""
+def write_split(
+    table: pa.Table, rows: np.ndarray, epochs: np.ndarray, column: str, labels: list[str], path: Path
+) -> None:
+    """`rows` of `table` in that order as Parquet, labels replaced by their positions in `labels` (int32).
+
+    Behind the labels comes `epoch` (int32): `epochs` [all rows of the table].
+    """
     position = table.schema.get_field_index(column)
     nested = pa.types.is_list(table.schema.field(position).type)
     field = pa.field(column, pa.list_(pa.int32()) if nested else pa.int32())
     known = pa.array(labels, pa.string())
-    with pq.ParquetWriter(path, table.schema.set(position, field)) as writer:
-        for part in _slices(table, rows):
-            writer.write_table(part.set_column(position, field, _numbered(part[column], known)))
+    added = pa.field("epoch", pa.int32())
+    schema = table.schema.set(position, field).insert(position + 1, added)
+    with pq.ParquetWriter(path, schema) as writer:
+        for start, part in zip(range(0, len(rows), _SLICE), _slices(table, rows), strict=True):
+            numbered = part.set_column(position, field, _numbered(part[column], known))
+            came = pa.array(epochs[rows[start : start + _SLICE]], pa.int32())
+            writer.write_table(numbered.add_column(position + 1, added, came))
 
 
 def sorted_rows(index: Index, chosen: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from stillhouse.distill.settings import DistillSettings
 from stillhouse.errors import UserError
 from stillhouse.method import Job
 from stillhouse.models import encoder_layers, keep_layers, load_model, read_info, resized_model, tokenizer_json
-from stillhouse.train._stage import Candidate, check_same_task, data_description, input_length, new_candidate
+from stillhouse.train._labels import check_same_task, fit_head
+from stillhouse.train._stage import Candidate, data_description, input_length, new_candidate
 
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def make_student(settings: DistillSettings, job: Job, info: dict[str, Any]) -> Candidate:
     """A part of the first teacher (`info`: its description), another base, or the input model."""
     teacher = job.inputs["teachers"][0].path
+    problem, labels, normalize = data_description(job)
     directory = job.path("model") if job.has("model") else teacher
     if settings.base is not None:
         student = new_candidate(settings, job, info["max_length"])
@@ -30,11 +32,10 @@ def make_student(settings: DistillSettings, job: Job, info: dict[str, Any]) -> C
         keep_layers(model, kept_layers(settings.layers, len(encoder_layers(model)[1])))
     elif job.has("model"):
         info = read_info(directory)
-        problem, labels, _ = data_description(job)
-        check_same_task(info, "the input model", problem, labels)
+        check_same_task(info, "the input model", problem, labels, settings.grow_head)
         _check_tokenizer(directory, teacher, "the input model")
     length = input_length(settings.max_length, info["max_length"], model)
-    normalize = data_description(job)[2]
+    info = fit_head(model, info, labels)
     return Candidate(model, directory, {**info, "normalize": normalize, "max_length": length, "thresholds": None})
 
 

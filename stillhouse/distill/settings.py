@@ -15,6 +15,7 @@ class DistillSettings(TrainingSettings):
 
     slots: ClassVar[dict[str, str]] = {
         "data": "data", "teachers": "model.torch+", "model": "model.torch?", "extra": "data?",
+        "replay": "data?",
     }  # fmt: skip
     output: ClassVar[str] = "model.torch"
     external: ClassVar[dict[str, str]] = {"base": "model"}

@@ -53,7 +53,8 @@ def compare(settings: "Compare", job: Job) -> Metrics:
     for role, model in models.items():
         report[role] = _model_report(settings, job.seed, test, model)
     report["differences"] = _differences(settings, job.seed, test, models)
-    report["slices"] = {column: _slices(test, models["candidate"], found) for column, found in masks.items()}
+    report["slices_by_role"] = {role: _slices(test, model, masks) for role, model in models.items()}
+    report["slices"] = report["slices_by_role"]["candidate"]
     tell("the candidate, row by row")
     share, change = agreement(models["candidate"], test, settings.agreement_rows)
     report.update(agreement=share, largest_change=change)
@@ -118,13 +119,19 @@ def _differences(settings: "Compare", seed: int, test: TestRows, models: dict[st
     return found
 
 
-def _slices(test: TestRows, model: Scored, masks: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    found = {}
-    for value, mask in masks.items():
-        rows = np.flatnonzero(mask)
-        truth, logits = [test.truth[i] for i in rows], [model.logits[i] for i in rows]
-        found[value] = {**evaluate_predictions(test.problem, test.labels, truth, logits), "rows": len(rows)}
-    return found
+def _slices(
+    test: TestRows, model: Scored, masks: dict[str, dict[str, np.ndarray]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{column: {value: figures}} of one model."""
+    return {
+        column: {value: _slice(test, model, np.flatnonzero(mask)) for value, mask in values.items()}
+        for column, values in masks.items()
+    }
+
+
+def _slice(test: TestRows, model: Scored, rows: np.ndarray) -> dict[str, float]:
+    truth, logits = [test.truth[i] for i in rows], [model.logits[i] for i in rows]
+    return {**evaluate_predictions(test.problem, test.labels, truth, logits), "rows": len(rows)}
 
 
 def _add_speed(settings: "Compare", test: TestRows, models: dict[str, Scored], report: dict[str, Any]) -> None:

@@ -26,7 +26,8 @@ class Compare(Method):
     """Also train TF-IDF (words 1-2, characters 2-5) with logistic regression on the same training rows, to show what
     the transformer buys. Text classification only; some seconds, once for each data set."""
     slices: tuple[str, ...] = ()
-    """Columns of the data; the candidate's figures are also given for the rows of each of their values."""
+    """Columns of the data; every model's figures are also given for the rows of each of their values. `epoch` is when
+    a row came: 0 with the first data, 1 with what was added first, and so on."""
     business: dict[str, float] = Field(default_factory=dict)
     """Weights over figures, summed to one score for each model, for example
     `{f1_macro: 1.0, size_mb: -0.001, latency_p95_ms: -0.002}`. Besides the quality figures there are

@@ -24,10 +24,14 @@ from stillhouse.models import (
 from stillhouse.problems import find_problem
 from stillhouse.train._checkpoint import is_disk_full
 from stillhouse.train._frozen import keep_states, layers_to_keep
+from stillhouse.train._labels import check_same_task, fit_head
 from stillhouse.train._loop import Outcome, Training, train
 from stillhouse.train._loss import LossFunction, hard_loss, label_weights
 from stillhouse.train._parts import set_trainable
 from stillhouse.train._predict import best_metric, validation_metrics
+from stillhouse.train._replay import with_replay
+from stillhouse.train._soft import soft_and_hard_loss
+from stillhouse.train._teachers import ask_teachers, check_teachers
 from stillhouse.train._tokens import TokenizedData, tokenize_data
 from stillhouse.train.settings import TrainingSettings
 from stillhouse.train.stage import Stage
@@ -53,15 +57,28 @@ class Candidate:
 
 def run_stage(stage: Stage, job: Job) -> Metrics:
     candidate = _candidate(stage, job)
-    data = tokenize(stage, job, candidate)
+    labels = candidate.info["labels"]
+    teachers = _teachers(stage, job, candidate) if job.has("teachers") else []
+    data, replayed = with_replay(stage.replay_ratio, job, tokenize(stage, job, candidate))
+    weights = label_weights(stage, labels, data.train.targets)
+    if teachers:
+        loss = soft_and_hard_loss(stage, data, ask_teachers(job, teachers, labels, data), weights)
+    else:
+        loss = hard_loss(weights, stage.label_smoothing_factor)
     depths = set_trainable(candidate.model, stage.train, stage.train_embeddings)
-    weights = label_weights(stage, candidate.info["labels"], data.train.targets)
-    loss = hard_loss(weights, stage.label_smoothing_factor)
     layers = layers_to_keep(stage, candidate.model, depths, data)
     kept = keep_states(job, candidate.model, data, layers, stage) if layers else None
     data, upper = kept or (data, None)
     figures = train_and_publish(stage, job, candidate, data, (depths, loss), upper)
-    return {**figures, "states_of_layers": float(layers if kept else 0)}
+    return {**figures, **replayed, "states_of_layers": float(layers if kept else 0)}
+
+
+def _teachers(stage: Stage, job: Job, candidate: Candidate) -> list[dict[str, Any]]:
+    """The teachers' descriptions; they must read what the candidate reads."""
+    infos = check_teachers(job, candidate.info["problem"], candidate.info["labels"], stage.grow_head)
+    if tokenizer_json(job.inputs["teachers"][0].path) != tokenizer_json(candidate.directory):
+        raise UserError("the teachers have another tokenizer than the model", "use teachers with the same tokenizer")
+    return infos
 
 
 def train_and_publish(
@@ -125,18 +142,6 @@ def data_description(job: Job) -> tuple[str, list[str], str | None]:
     return info["problem"], load_labels(job.path("data")), info["normalize"]
 
 
-def check_same_task(info: dict[str, Any], name: str, problem: str, labels: list[str]) -> None:
-    """A model can be trained on, or teach, only the task it was made for."""
-    if info["problem"] != problem:
-        raise UserError(f"{name} does {info['problem']} but the data is {problem}", "use data and model of one task")
-    if info["labels"] != labels:
-        odd = sorted(set(info["labels"]) ^ set(labels)) or labels
-        raise UserError(
-            f"{name} has other labels than the data ({', '.join(odd[:5])})",
-            "use data with its labels, or a new base",
-        )
-
-
 def input_length(asked: int | None, given: int | None, model: "PreTrainedModel") -> int:
     """max_length: as asked, else as the input model has it, else 128; never beyond the model's positions."""
     limit = longest_input(model)
@@ -179,8 +184,9 @@ def _candidate(stage: Stage, job: Job) -> Candidate:
     problem, labels, normalize = data_description(job)
     directory = job.path("model")
     info = read_info(directory)
-    check_same_task(info, "the input model", problem, labels)
+    check_same_task(info, "the input model", problem, labels, stage.grow_head)
     model = load_model(directory, stage.dropout)
+    info = fit_head(model, info, labels)
     length = input_length(stage.max_length, info["max_length"], model)
     changed = {"normalize": normalize, "max_length": length, "thresholds": None}
     return Candidate(model, directory, {**info, **changed})

@@ -55,6 +55,15 @@ class Tokens:
         words, states = (None if array is None else array[:end] for array in (self.words, self.states))
         return Tokens(self.ids[:end], self.offsets[: pieces + 1], targets, words, states)
 
+    def only(self, pieces: np.ndarray) -> "Tokens":
+        """These pieces, in memory; `words` still holds places in the whole split."""
+        lengths = self.lengths[pieces]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        taken = np.repeat(self.offsets[pieces] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        targets = self.targets[pieces if self.words is None else taken]
+        words, states = (None if array is None else array[taken] for array in (self.words, self.states))
+        return Tokens(self.ids[taken], offsets, targets, words, states)
+
 
 @dataclass(frozen=True)
 class TokenizedData:

@@ -52,8 +52,15 @@ class TrainingSettings(Method):
     """Gradients are scaled down to this norm; 0 turns it off."""
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
     """Share of each target that is spread evenly over all labels."""
+    replay_ratio: float = Field(default=1.0, ge=0)
+    """With input `replay` (the data before): an epoch is all new rows and this many old ones for each of them, drawn
+    once by the seed, so that what was learnt is not forgotten. 0: new rows alone."""
+    grow_head: bool = False
+    """Let the data have labels that the input model or the teachers lack: the head gets a row for each of them, which
+    begins as the mean of the others, and teachers are followed among the labels that they know."""
     class_weights: Literal["balanced"] | dict[str, Annotated[float, Field(gt=0)]] | None = None
-    """Weight of each label in the loss: `balanced` (inverse to its frequency) or a table; labels left out weigh 1."""
+    """Weight of each label in the loss: `balanced` (inverse to its frequency among the rows trained on) or a table;
+    labels left out weigh 1."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Dropout while training; empty: the model's own. On a CPU, 0 trains about 1.5 times as fast."""
     metric_for_best_model: str | None = None

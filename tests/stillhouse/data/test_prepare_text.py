@@ -198,15 +198,18 @@ def test_rows_below_the_confidence_go_and_the_column_stays_for_slices(tmp_path):
     path = write_csv(tmp_path / "rows.csv", rows, "text,label,sure,region")
     out, _ = prepare(tmp_path, path, confidence="sure", min_confidence=0.5)
     assert load_info(out)["report"]["dropped"] == {"low_confidence": 1}
-    assert list(load_split(out, "train").columns) == ["id", "text", "label", "sure", "region"]
+    assert list(load_split(out, "train").columns) == ["id", "text", "label", "epoch", "sure", "region"]
     assert set(all_rows(out)["region"]) == {"north", "south"}
 
 
 def test_columns_with_the_artifacts_own_names_are_renamed(tmp_path):
-    rows = [(str(number), text, label, "x") for number, (text, label) in enumerate(ROWS)]
-    path = write_csv(tmp_path / "rows.csv", rows, "id,body,class,label")
+    rows = [(str(number), text, label, "x", "7") for number, (text, label) in enumerate(ROWS)]
+    path = write_csv(tmp_path / "rows.csv", rows, "id,body,class,label,epoch")
     out, _ = prepare(tmp_path, path, text="body", label="class")
-    assert list(load_split(out, "test").columns) == ["id", "text", "label", "source_id", "source_label"]
+    own, renamed = ["id", "text", "label", "epoch"], ["source_id", "source_label", "source_epoch"]
+    assert list(load_split(out, "test").columns) == own + renamed
+    assert set(all_rows(out)["epoch"]) == {0}
+    assert set(all_rows(out)["source_epoch"]) == {"7"}
 
 
 def test_own_validation_and_test_files_are_used_as_given(tmp_path):
@@ -244,6 +247,44 @@ def test_previous_data_keeps_labels_and_splits_and_new_rows_join(tmp_path):
     before, after = all_rows(old).set_index("id"), all_rows(new).set_index("id")
     assert after.loc[before.index, ["text", "label", "split"]].equals(before[["text", "label", "split"]])
     assert load_info(new)["report"]["dropped"] == {"duplicate": 50}
+
+
+def test_rows_keep_their_epoch_and_new_ones_get_the_next(tmp_path):
+    old, _ = prepare(tmp_path, write_csv(tmp_path / "old.csv", ROWS[:100]), "old")
+    newer, _ = prepare(tmp_path, write_csv(tmp_path / "newer.csv", ROWS[50:150]), "newer", previous=old)
+    newest, _ = prepare(tmp_path, write_csv(tmp_path / "newest.csv", ROWS[140:]), "newest", previous=newer)
+    rows = all_rows(newest)
+    assert rows["epoch"].dtype == "int32"
+    place = {text: number for number, (text, _) in enumerate(ROWS)}
+    expected = [0 if place[text] < 100 else 1 if place[text] < 150 else 2 for text in rows["text"]]
+    assert rows["epoch"].tolist() == expected
+
+
+def test_the_epoch_moves_nothing_else(tmp_path):
+    source = write_csv(tmp_path / "all.csv")
+    old, _ = prepare(tmp_path, write_csv(tmp_path / "old.csv", ROWS[:100]), "old")
+    at_once, _ = prepare(tmp_path, source, "once")
+    in_two, _ = prepare(tmp_path, source, "two", previous=old)
+    assert all_rows(at_once).drop(columns="epoch").equals(all_rows(in_two).drop(columns="epoch"))
+
+
+def test_data_from_before_there_were_epochs_is_epoch_0(tmp_path):
+    old, _ = prepare(tmp_path, write_csv(tmp_path / "old.csv", ROWS[:100]), "old")
+    for split in ("train", "validation", "test"):
+        rows = load_split(old, split)
+        rows.drop(columns="epoch").to_parquet(old / f"{split}.parquet")
+    new, _ = prepare(tmp_path, write_csv(tmp_path / "new.csv"), "new", previous=old)
+    rows = all_rows(new)
+    assert rows.groupby("epoch").size().to_dict() == {0: 100, 1: 100}
+    assert set(rows.loc[rows["epoch"] == 0, "text"]) == {text for text, _ in ROWS[:100]}
+
+
+def test_a_test_file_that_is_given_again_keeps_its_epoch(tmp_path):
+    held_out = write_csv(tmp_path / "final.csv", ROWS[:30])
+    old, _ = prepare(tmp_path, write_csv(tmp_path / "old.csv", ROWS[30:120]), "old", test=str(held_out))
+    new, _ = prepare(tmp_path, write_csv(tmp_path / "new.csv", ROWS[120:]), "new", previous=old, test=str(held_out))
+    assert set(load_split(new, "test")["epoch"]) == {0}
+    assert set(load_split(new, "train")["epoch"]) == {0, 1}
 
 
 def test_few_rows_of_a_class_are_a_warning(tmp_path):

@@ -110,7 +110,7 @@ def test_a_conll_file_gives_the_artifact_of_the_contract(tmp_path, separator):
     out, metrics = prepare(tmp_path, write_conll(tmp_path / "rows.conll", rows, separator))
     assert load_labels(out) == ["O", "B-person", "I-person", "B-place", "I-place"]
     assert tagged(out) == {(tuple(words), tuple(tags)) for words, tags in rows}
-    assert list(load_split(out, "train").columns) == ["id", "words", "tags"]
+    assert list(load_split(out, "train").columns) == ["id", "words", "tags", "epoch"]
     assert load_split(out, "train")["tags"][0].dtype == "int32"
     report = load_info(out)["report"]
     assert load_info(out)["problem"] == "token-classification"
@@ -135,6 +135,9 @@ def test_a_sample_and_previous_data_work_for_sentences_too(tmp_path):
     assert load_labels(new)[:5] == load_labels(old)
     assert load_labels(new)[5:] == ["B-name", "I-name"]
     assert tagged(old) < tagged(new)
+    epochs = load_split(new, "train")["epoch"]
+    assert epochs.value_counts()[0] == 30
+    assert set(epochs) == {0, 1}
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])

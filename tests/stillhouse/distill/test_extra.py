@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from stillhouse.distill._run import logits_loss
 from stillhouse.distill.hidden import Hidden
 from stillhouse.distill.logits import Logits
 from stillhouse.errors import UserError
 from stillhouse.train._batches import Batch
 from stillhouse.train._loss import cross_entropy_share
+from stillhouse.train._soft import soft_and_hard_loss
+from stillhouse.train._teachers import Taught
 from stillhouse.train._tokens import IGNORED, UNLABELLED, TokenizedData, Tokens
 from stillhouse.train.stage import Stage
 from tests.stillhouse.train.tiny_training import (
@@ -59,7 +60,8 @@ def test_the_loss_of_a_step_with_an_extra_row_by_hand():
         return type("Said", (), {"logits": logits[ids]})
 
     def loss(rows, alpha):
-        function = logits_loss(Logits(layers=1, alpha=alpha, temperature=1.0), data, [taught.numpy()], None)
+        settings, said = Logits(layers=1, alpha=alpha, temperature=1.0), Taught([taught.numpy()], [0, 1])
+        function = soft_and_hard_loss(settings, data, said, None)
         pieces = np.asarray(rows)
         batch = Batch({"ids": torch.from_numpy(pieces)}, targets[pieces], pieces)
         return function(model, batch, targets)  # type: ignore[arg-type]

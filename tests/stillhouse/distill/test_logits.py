@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from stillhouse.distill import _teacher
-from stillhouse.distill._logits import confidences, soft_loss, soft_targets
 from stillhouse.distill._student import evenly_spread, kept_layers
 from stillhouse.distill.logits import Logits
 from stillhouse.errors import UserError
 from stillhouse.models import load_model
+from stillhouse.train import _teachers
+from stillhouse.train._soft import confidences, soft_loss, soft_targets
 from stillhouse.train.stage import Stage
 from tests.stillhouse.train.tiny_training import WORDS, as_input, make_base, make_data, make_job, same, weights
 
@@ -127,13 +127,13 @@ def test_the_student_begins_as_the_chosen_layers_of_the_teacher(tmp_path, taught
 
 def test_teachers_are_asked_once_for_equal_teacher_and_data(tmp_path, taught, monkeypatch):
     forwards: list[int] = []
-    original = _teacher.predict_logits
+    original = _teachers.predict_logits
 
     def counted(model, tokens, on_batch=None):
         forwards.append(len(tokens))
         return original(model, tokens, on_batch)
 
-    monkeypatch.setattr(_teacher, "predict_logits", counted)
+    monkeypatch.setattr(_teachers, "predict_logits", counted)
     job, _ = distill(tmp_path, "a", taught)
     assert forwards == [96]
     distill(tmp_path, "b", taught, derived=job.derived, temperature=4.0, layers=1)

@@ -86,6 +86,16 @@ def test_slices_cover_every_row_once(compared):
     assert values["web"]["accuracy"] == 1
 
 
+def test_every_model_is_reported_slice_by_slice(compared):
+    scores = compared["scores"]
+    by_role = scores["slices_by_role"]
+    assert by_role["candidate"] == scores["slices"]
+    baseline = by_role["baseline"]["source"]
+    assert {value: found["rows"] for value, found in baseline.items()} == {"(missing)": 20, "web": 40}
+    right = sum(found["accuracy"] * found["rows"] for found in baseline.values())
+    assert right == pytest.approx(60 * scores["baseline"]["metrics"]["accuracy"])
+
+
 def test_the_business_score_is_the_weighted_sum(compared):
     candidate = compared["scores"]["candidate"]
     wanted = 10 * 1 - candidate["bytes"] / 1e6 - 0.001 * candidate["measured"]["latency_p95_ms"]
