@@ -24,6 +24,8 @@ SUFFIXES = {
     ".json": "jsonl",
     ".parquet": "parquet",
 }
+ROW, SPOILED = "\0row", "\0spoiled"
+"""Columns that `Layout.marked` adds; no file has such names, a zero byte is no text."""
 _LONGEST_FIELD = 1 << 24
 _LONGEST_ROW = 2_000
 """Lines of one CSV row; more means a quotation mark that nobody closed."""
@@ -40,6 +42,9 @@ class Layout:
     """For a CSV or TSV file without a header line."""
     keep_all: bool = False
     """One row out for each row in: a row that cannot be read is an error, not a row less."""
+    marked: bool = False
+    """One row out for each row in, with two more columns: `ROW`, its number in the file (from 1; without header and
+    blank lines, but for JSONL the line), and `SPOILED`, what stands there if it cannot be read (else None)."""
 
 
 def table_batches(path: Path, layout: Layout, counts: Counter[str], rows: int = 10_000) -> Iterator[Batch]:
@@ -50,7 +55,7 @@ def table_batches(path: Path, layout: Layout, counts: Counter[str], rows: int = 
     if form == "jsonl":
         return _json_lines(path, layout, counts, rows)
     if form == "parquet":
-        return _parquet(path, rows)
+        return _numbered(_parquet(path, rows)) if layout.marked else _parquet(path, rows)
     known = ", ".join(sorted(SUFFIXES))
     raise UserError(f'{path}: the suffix "{path.suffix}" names no known format', f"Set format, or use one of {known}")
 
@@ -69,9 +74,12 @@ def _delimited(path: Path, form: str, layout: Layout, counts: Counter[str], rows
     )
     header = [name.strip() for name in header]
     _check_header(path, header, delimiter, layout)
-    pending: list[list[str]] = []
+    if layout.marked:
+        records = _marked(records, len(header))
+        header = [*header, ROW, SPOILED]
+    pending: list[list[Any]] = []
     for record in records:
-        if _is_blank(record, len(header), layout.keep_all):
+        if not layout.marked and _is_blank(record, len(header), layout.keep_all):
             continue
         if len(record) != len(header):
             if not layout.keep_all:
@@ -83,6 +91,23 @@ def _delimited(path: Path, form: str, layout: Layout, counts: Counter[str], rows
             yield _columns(header, pending)
             pending = []
     yield _columns(header, pending)
+
+
+def _marked(records: Iterable[list[str]], width: int) -> Iterator[list[Any]]:
+    number = 0
+    for record in records:
+        if _is_blank(record, width, keep_all=True):
+            continue
+        number += 1
+        yield [*record, number, None] if len(record) == width else [None] * width + [number, record]
+
+
+def _numbered(batches: Iterator[Batch]) -> Iterator[Batch]:
+    done = 0
+    for batch in batches:
+        count = len(next(iter(batch.values()), []))
+        yield {**batch, ROW: list(range(done + 1, done + count + 1)), SPOILED: [None] * count}
+        done += count
 
 
 def _csv_records(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
@@ -154,6 +179,7 @@ def _columns(header: list[str], records: list[list[str]]) -> Batch:
 
 def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> Iterator[Batch]:
     names: dict[str, None] = _field_names(path) if layout.keep_all else {}
+    names.update(dict.fromkeys((ROW, SPOILED) if layout.marked else ()))
     pending: list[dict[str, Any]] = []
     read = 0
     for number, line in enumerate(text_lines(path, counts), 1):
@@ -164,13 +190,15 @@ def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> 
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            if read == 0 or layout.keep_all:
+            if layout.keep_all or (read == 0 and not layout.marked):
                 raise UserError(f"{path}, line {number} is not a JSON object", "Write one JSON object on each line")
             counts["malformed"] += 1
+            if layout.marked:
+                pending.append({ROW: number, SPOILED: line.rstrip("\n")})
             continue
         read += 1
         names.update(dict.fromkeys(record))
-        pending.append(record)
+        pending.append({**record, ROW: number} if layout.marked else record)
         if len(pending) == rows:
             yield {name: [record.get(name) for record in pending] for name in names}
             pending = []
