@@ -137,10 +137,10 @@ def _old_rows(job: Job, test: TestRows, models: dict[str, Scored]) -> dict[str, 
         return {}
     data = job.path("data")
     # Few new rows may leave none for the test; the newest data is new all the same.
-    newest = max(int(load_split(data, split, columns=["epoch"])["epoch"].max()) for split in ("train", "test"))
+    newest = max(load_split(data, split, columns=["epoch"])["epoch"].to_numpy().max() for split in ("train", "test"))
     old = np.flatnonzero((test.frame["epoch"] < newest).to_numpy())
     figures = {role: _slice(test, model, old) for role, model in models.items()} if len(old) else {}
-    return {"old_rows": {"newest_epoch": newest, "rows": len(old), "by_role": figures}}
+    return {"old_rows": {"newest_epoch": int(newest), "rows": len(old), "by_role": figures}}
 
 
 def _robustness(settings: "Compare", job: Job, test: TestRows, models: dict[str, Scored]) -> dict[str, Any]:
