@@ -137,11 +137,16 @@ def _client(home: Path, uri: str) -> "MlflowClient":
             if not path.exists():
                 _create_database(path, home / ARTIFACTS)
     if path is not None:
-        _check_readable(path)
-        if path == home.resolve() / DATABASE:  # another's database keeps its own addresses
-            with contextlib.suppress(sqlite3.OperationalError):  # a home that can only be read is read as it is
-                _bring_along(path, home)
+        check_database(path, home)
     return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def check_database(path: Path, home: Path) -> None:
+    """Before the first use of an existing database: that it can be read, and that it points to this home's files."""
+    _check_readable(path)
+    if path == home.resolve() / DATABASE:  # another's database keeps its own addresses
+        with contextlib.suppress(sqlite3.OperationalError):  # a home that can only be read is read as it is
+            _bring_along(path, home)
 
 
 def _check_readable(path: Path) -> None:
