@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from stillhouse.errors import StillhouseError, UserError
-from tasks.mlflow_home import check_database, database_file, open_client, tracking_uri
+from tasks.mlflow_home import database_file, open_client, ready_database, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +50,7 @@ def open_registry(home: Path) -> "SqliteRegistry | HttpRegistry | MlflowClient":
     if any(os.environ.get(name) for name in ("MLFLOW_ENABLE_WORKSPACES", *OTHER_LOGINS)):
         return open_client(home)
     if path is not None and path.exists():
-        check_database(path, home)
+        ready_database(home, path)
         return SqliteRegistry(path) if _is_as_known(path) else open_client(home)
     plain = uri.startswith(("http://", "https://")) and "@" not in urlsplit(uri).netloc
     if plain and not (Path.home() / ".mlflow" / "credentials").exists():
