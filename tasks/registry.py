@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 from stillhouse.errors import Refused, UserError, nearest
 from stillhouse.events import reached
 from stillhouse.keys import digest, file_digest
-from tasks.mlflow_home import ARTIFACTS, database_file, is_fresh, lock, open_client, tracking_uri
+from tasks.light_registry import open_registry
+from tasks.mlflow_home import ARTIFACTS, database_file, is_fresh, lock, tracking_uri
 from tasks.versions import (
     BUNDLE_DIGEST,
     CHALLENGER,
@@ -36,6 +37,10 @@ from tasks.versions import (
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from tasks.light_registry import HttpRegistry, SqliteRegistry
+
+    Client = MlflowClient | SqliteRegistry | HttpRegistry
 
 BUNDLE = Path("artifacts") / "bundle"
 """Where the bundle lies inside a logged model."""
@@ -129,7 +134,7 @@ def kept_keys(home: Path) -> tuple[set[str], set[str]]:
 
 
 def _bundle(home: Path, version: Version) -> Path:
-    location = version.location or location_of(open_client(home), version.model_id)
+    location = version.location or location_of(open_registry(home), version.model_id)
     if not location:
         raise UserError(
             f'"{version.name}" version {version.version} was not registered by a recipe and has no bundle',
@@ -240,14 +245,14 @@ def rollback(home: Path, name: str) -> dict[str, Any]:
     return {"name": name, "version": back.version, "alias": CHAMPION, "previous": left.version}
 
 
-def _now(home: Path, spec: str) -> tuple["MlflowClient", Version]:
+def _now(home: Path, spec: str) -> tuple["Client", Version]:
     if is_fresh(home):
         find({}, spec)
-    client = open_client(home)
+    client = open_registry(home)
     return client, find(ask_models(client), spec)
 
 
-def make_champion(home: Path, client: "MlflowClient", versions: list[Version], version: Version) -> None:
+def make_champion(home: Path, client: "Client", versions: list[Version], version: Version) -> None:
     """`previous` first, then `champion`; the caller holds the lock, so a kill in between leaves the old champion.
 
     A newer version of the model that is champion already (other gate settings) leaves `previous` where it is: going

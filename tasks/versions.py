@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import UserError, nearest
 from stillhouse.files import write_json
-from tasks.mlflow_home import database_state, is_fresh, open_client
+from tasks.light_registry import HttpRegistry, SqliteRegistry, named, open_registry
+from tasks.mlflow_home import database_state, is_fresh
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,7 +74,7 @@ def read_models(home: Path, name: str | None = None) -> Models:
                 return {name: [_thaw(item) for item in items] for name, items in kept["models"].items()}
         except (ValueError, KeyError, TypeError):
             pass  # written by another release, or torn by a full disk: MLflow knows
-    return ask_models(open_client(home), name)
+    return ask_models(open_registry(home), name)
 
 
 def _thaw(item: dict[str, Any]) -> Version:
@@ -82,7 +83,7 @@ def _thaw(item: dict[str, Any]) -> Version:
 
 def remember(home: Path) -> None:
     """Keep what MLflow says now for the next process; call it after the last write of a run."""
-    client = open_client(home)
+    client = open_registry(home)
     before = database_state(home)
     if before is None:
         return
@@ -94,31 +95,43 @@ def remember(home: Path) -> None:
             write_json(home / "cache" / "registry.json", {"state": before, "models": frozen})
 
 
-def ask_models(client: "MlflowClient", name: str | None = None) -> Models:
+def ask_models(client: "MlflowClient | SqliteRegistry | HttpRegistry", name: str | None = None) -> Models:
     """What MLflow says now, of one model or of all."""
     models: Models = {}
-    for registered in _pages(client.search_registered_models, _named(name) if name else None):
+    light = isinstance(client, SqliteRegistry | HttpRegistry)
+    pointers = client.aliases(name) if light else _aliases(client, name)
+    for model, aliases in pointers.items():
         pointed: dict[int, list[str]] = {}
-        for alias, version in registered.aliases.items():
-            pointed.setdefault(int(version), []).append(alias)
-        versions = []
-        for found in _pages(client.search_model_versions, _named(registered.name)):
-            aliases = tuple(sorted(pointed.get(int(found.version), [])))
-            # Only these are asked for often enough to be worth a query each.
-            model_id = found.source.removeprefix("models:/") if (found.source or "").startswith("models:/m-") else ""
-            location = location_of(client, model_id) if aliases else ""
-            versions.append(
-                Version(
-                    registered.name, int(found.version), aliases, dict(found.tags), model_id, location,
-                    int(found.creation_timestamp or 0),
-                )
-            )  # fmt: skip
-        models[registered.name] = sorted(versions, key=lambda version: -version.version)
+        for alias, version in aliases.items():
+            pointed.setdefault(version, []).append(alias)
+        records = client.versions(model) if light else _records(client, model)
+        versions = [_version(client, model, record, pointed) for record in records]
+        models[model] = sorted(versions, key=lambda version: -version.version)
     return models
 
 
-def _named(name: str) -> str:
-    return f'name = "{name}"' if "'" in name else f"name = '{name}'"
+def _version(client: Any, name: str, record: dict[str, Any], pointed: dict[int, list[str]]) -> Version:
+    number, source = record["version"], record["source"]
+    aliases = tuple(sorted(pointed.get(number, [])))
+    # Only these are asked for often enough to be worth a query each.
+    model_id = source.removeprefix("models:/") if source.startswith("models:/m-") else ""
+    location = location_of(client, model_id) if aliases else ""
+    return Version(name, number, aliases, record["tags"], model_id, location, record["created_ms"])
+
+
+def _aliases(client: "MlflowClient", name: str | None) -> dict[str, dict[str, int]]:
+    found = _pages(client.search_registered_models, named(name) if name else None)
+    return {one.name: {alias: int(version) for alias, version in one.aliases.items()} for one in found}
+
+
+def _records(client: "MlflowClient", name: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "version": int(found.version), "tags": dict(found.tags), "source": found.source or "",
+            "created_ms": int(found.creation_timestamp or 0),
+        }
+        for found in _pages(client.search_model_versions, named(name))
+    ]  # fmt: skip
 
 
 def _pages(search: Any, condition: str | None) -> list[Any]:
@@ -131,8 +144,10 @@ def _pages(search: Any, condition: str | None) -> list[Any]:
             return found
 
 
-def location_of(client: "MlflowClient", model_id: str) -> str:
+def location_of(client: "MlflowClient | SqliteRegistry | HttpRegistry", model_id: str) -> str:
     """URI of the directory of a logged model; "" for a version that was registered some other way."""
+    if isinstance(client, SqliteRegistry | HttpRegistry):
+        return client.location(model_id) if model_id else ""
     return client.get_logged_model(model_id).artifact_location if model_id else ""
 
 

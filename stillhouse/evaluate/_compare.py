@@ -7,8 +7,10 @@ import numpy as np
 
 from stillhouse.data.read import load_split
 from stillhouse.errors import UserError
+from stillhouse.evaluate._mcnemar import mcnemar, right_rows
 from stillhouse.evaluate._modules import quality
 from stillhouse.evaluate._references import linear_builder, majority_logits
+from stillhouse.evaluate._robustness import kinds_of, robustness
 from stillhouse.evaluate._score import (
     Scored,
     TestRows,
@@ -55,6 +57,10 @@ def compare(settings: "Compare", job: Job) -> Metrics:
     report["differences"] = _differences(settings, job.seed, test, models)
     report["slices_by_role"] = {role: _slices(test, model, masks) for role, model in models.items()}
     report["slices"] = report["slices_by_role"]["candidate"]
+    report.update(_old_rows(job, test, models))
+    if settings.robustness_rows:
+        tell("bad spelling, odd characters")
+        report["robustness"] = _robustness(settings, job, test, models)
     tell("the candidate, row by row")
     share, change = agreement(models["candidate"], test, settings.agreement_rows)
     report.update(agreement=share, largest_change=change)
@@ -68,7 +74,7 @@ def compare(settings: "Compare", job: Job) -> Metrics:
 
 
 def _teller(job: Job) -> Callable[[str], None]:
-    total, done = 5 + sum(job.has(slot) for slot in ROLES.values()), [0]
+    total, done = 6 + sum(job.has(slot) for slot in ROLES.values()), [0]
 
     def tell(note: str) -> None:
         job.progress(done[0], total, note)
@@ -116,7 +122,36 @@ def _differences(settings: "Compare", seed: int, test: TestRows, models: dict[st
                 test.problem, test.labels, test.truth, candidate, models[role].logits, name, settings.resamples, seed
             )
             found[role][name] = {"value": value, "low": low, "high": high}
+        right = [right_rows(test.problem, test.truth, logits) for logits in (candidate, models[role].logits)]
+        test_of_two = mcnemar(right[0], right[1])
+        found[role]["mcnemar"] = {
+            "only_candidate": test_of_two["only_a"], "only_other": test_of_two["only_b"],
+            "p_value": test_of_two["p_value"],
+        }  # fmt: skip
     return found
+
+
+def _old_rows(job: Job, test: TestRows, models: dict[str, Scored]) -> dict[str, Any]:
+    """Every model on the test rows from before the newest data: did the candidate forget? `{}` without epochs."""
+    if "epoch" not in test.frame.columns:
+        return {}
+    data = job.path("data")
+    # Few new rows may leave none for the test; the newest data is new all the same.
+    newest = max(load_split(data, split, columns=["epoch"])["epoch"].to_numpy().max() for split in ("train", "test"))
+    old = np.flatnonzero((test.frame["epoch"] < newest).to_numpy())
+    figures = {role: _slice(test, model, old) for role, model in models.items()} if len(old) else {}
+    return {"old_rows": {"newest_epoch": int(newest), "rows": len(old), "by_role": figures}}
+
+
+def _robustness(settings: "Compare", job: Job, test: TestRows, models: dict[str, Scored]) -> dict[str, Any]:
+    """Candidate and champion; the baseline is not for release, and may be slow."""
+    found = {
+        role: robustness(model, job.inputs[ROLES[role]][0], test, settings.robustness_rows, job)
+        for role, model in models.items()
+        if role != "baseline"
+    }
+    rows = len(test.sample(settings.robustness_rows))
+    return {"rows": rows, "kinds": kinds_of(find_problem(test.problem).unit), "by_role": found}
 
 
 def _slices(

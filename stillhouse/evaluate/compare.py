@@ -36,6 +36,9 @@ class Compare(Method):
     """Bootstrap resamples of the test rows behind each 95 % interval."""
     agreement_rows: int = Field(1000, ge=1)
     """Test rows, at most, that the candidate also scores one by one, to see whether neighbours in a batch matter."""
+    robustness_rows: int = Field(200, ge=0, le=10_000)
+    """Test rows, at most, that candidate and champion also label with typos, in capitals, cut off and with odd Unicode
+    (eight kinds for texts; for words the six that keep their number); 0 leaves it out."""
     speed_seconds: float = Field(3.0, gt=0, le=600)
     """Seconds of speed measurement for each model; the comparison of two takes about seven times as long."""
 

@@ -8,6 +8,8 @@ from io import StringIO
 from typing import Any
 
 from stillhouse.method import Source
+from stillhouse.release._card_gate import compared, gate_section, robustness_section
+from stillhouse.release._tables import cell, table
 
 Manifest = dict[str, Any]
 
@@ -34,8 +36,11 @@ def model_card(
         _summary(about, verdict),
         _use(about["problem"]),
         _quality(scores),
+        compared(verdict),
         _classes(scores),
         _slices(scores),
+        robustness_section(scores),
+        gate_section(verdict),
         _ladder(ladder) if ladder else "",
         _steps(lineage),
         _sources(about, lineage),
@@ -43,20 +48,6 @@ def model_card(
         _limits(about, scores),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table; numbers with three decimals, whatever would break a cell escaped."""
-    lines = [head, ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def _front_matter(about: dict[str, Any], scores: dict[str, Any], name: str, lineage: list[Manifest]) -> str:
@@ -154,7 +145,7 @@ def _slices(scores: dict[str, Any]) -> str:
         rows: list[list[object]] = [
             [value, f"{found['rows']:,.0f}", *(found.get(name) for name in names)] for value, found in values.items()
         ]
-        parts.append(f"### By {column}\n\n" + table([_cell(column), "rows", *names], rows))
+        parts.append(f"### By {column}\n\n" + table([cell(column), "rows", *names], rows))
     return "\n\n".join(parts)
 
 

@@ -1,5 +1,6 @@
 """Judge the scores, then write `verdict.json` and the bundle."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.data.read import load_info
@@ -9,7 +10,8 @@ from stillhouse.method import Job, Metrics
 from stillhouse.problems import find_problem
 from stillhouse.release._bundle import write_bundle
 from stillhouse.release._card import model_card
-from stillhouse.release._rules import Outcome, apply_rules, within_budget
+from stillhouse.release._outcome import Outcome
+from stillhouse.release._rules import apply_rules, within_budget
 
 if TYPE_CHECKING:
     from stillhouse.release.gate import Gate
@@ -23,7 +25,8 @@ def release(gate: "Gate", job: Job) -> Metrics:
     ladder_file = job.path("model") / "ladder.json"
     ladder = read_json(ladder_file) if ladder_file.is_file() else None
     outcomes = [*apply_rules(gate, scores), *within_budget(ladder)]
-    verdict = make_verdict(outcomes, scores, job.against)
+    metric = gate.metric or find_problem(scores["problem"]).metric
+    verdict = {**make_verdict(outcomes, scores, job.against), "compared": _compared(metric, scores)}
     job.progress(1, 3, "bundle")
     bundle = job.out / "bundle"
     bundle.mkdir()
@@ -37,9 +40,9 @@ def release(gate: "Gate", job: Job) -> Metrics:
     write_text(bundle / "README.md", model_card(about, scores, verdict, job.lineage, job.recipe, ladder))
     for directory in (bundle, job.out):
         write_json(directory / "verdict.json", verdict)
-    metric = gate.metric or find_problem(scores["problem"]).metric
+    figures = {metric: verdict["metrics"][metric]} if metric in verdict["metrics"] else {}
     return {
-        "passed": float(verdict["passed"]), metric: scores["candidate"]["metrics"][metric],
+        "passed": float(verdict["passed"]), **figures,
         "rules_failed": float(len(verdict["reasons"])), "size_mb": scores["candidate"]["bytes"] / 1e6,
     }  # fmt: skip
 
@@ -63,10 +66,23 @@ def make_verdict(outcomes: list[Outcome], scores: dict[str, Any], against: dict[
         "passed": all(outcome.passed is not False for outcome in outcomes),
         "reasons": [outcome.reason for outcome in outcomes if outcome.passed is False],
         "rules": rules,
-        "metrics": {**candidate["metrics"], "size_mb": candidate["bytes"] / 1e6},
+        "metrics": {**_finite(candidate["metrics"]), "size_mb": candidate["bytes"] / 1e6},
         "measured": measured,
         "against": against,
     }
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _compared(metric: str, scores: dict[str, Any]) -> dict[str, Any]:
+    """{role: {metric, value, low, high, mcnemar}}: the paired difference to each other model, candidate minus that."""
+    found = {}
+    for role, differences in scores.get("differences", {}).items():
+        if metric in differences:
+            found[role] = {"metric": metric, **differences[metric], "mcnemar": differences.get("mcnemar")}
+    return found
 
 
 def _check_same_model(job: Job) -> None:

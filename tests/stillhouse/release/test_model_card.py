@@ -3,7 +3,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stillhouse.release._card import model_card, table
+from stillhouse.release._card import model_card
+from stillhouse.release._tables import table
 from tests.stillhouse.release.test_gate import make_scores
 
 ABOUT = {
@@ -93,3 +94,37 @@ def test_a_table_survives_odd_names():
         "| 0.123 |",
         "|  |",
     ]
+
+
+def test_the_rules_of_the_gate_and_what_was_compared_are_told():
+    verdict = {
+        **VERDICT,
+        "rules": {
+            "max_loss": {"limit": 0.02, "passed": True, "value": 0.011},
+            "max_slice_loss.champion.topic.a|b": {"limit": 0.02, "passed": False, "value": 0.5},
+            "max_loss_champion": {"limit": 0.01, "passed": None, "not_applied": "the scores have no champion"},
+            "max_p95_ms": {"limit": 9.0, "passed": True, "measured": 5.432},
+        },
+        "compared": {
+            "champion": {
+                "metric": "f1_macro", "value": 0.012, "low": -0.001, "high": 0.025,
+                "mcnemar": {"only_candidate": 120, "only_other": 90, "p_value": 0.0456},
+            }
+        },
+    }  # fmt: skip
+    text = model_card(ABOUT, make_scores(), verdict, LINEAGE, RECIPE)
+    assert "| max_loss | 0.020 | 0.011 | passed |" in text
+    assert "| max_slice_loss.champion.topic.a\\|b | 0.020 | 0.500 | **failed** |" in text
+    assert "| max_loss_champion | 0.010 |  | not applied: the scores have no champion |" in text
+    assert "| max_p95_ms | 9.000 | on the machine | passed |" in text and "5.43" not in text
+    assert "f1_macro minus the champion's on the same rows: +0.012 (95 % interval -0.001 to +0.025); 120 rows" in text
+    assert "p = 0.046" in text
+
+
+def test_rows_that_were_changed_on_purpose_are_listed():
+    figures = {"f1_macro": 0.6, "loss": 0.1, "agreement": 0.85}
+    by_role = {role: {"clean": {"f1_macro": 0.7}, "kinds": {"typos": figures}} for role in ("candidate", "champion")}
+    scores = {**make_scores(), "robustness": {"rows": 200, "kinds": ["typos"], "by_role": by_role}}
+    text = model_card(ABOUT, scores, VERDICT, LINEAGE, RECIPE)
+    assert "| rows | f1_macro, this model | f1_macro, champion | labels that stay |" in text
+    assert "| typos | 0.600 | 0.600 | 0.850 |" in text and "On 200 test rows" in text
