@@ -10,6 +10,7 @@ from scipy.stats import beta, hypergeom
 from stillhouse.monitor.significance import Test
 
 BINS = 10
+RESAMPLES = 1000
 
 
 def measured_quality(
@@ -35,6 +36,32 @@ def exact_interval(right: int, rows: int, level: float = 0.95) -> tuple[float, f
     low = float(beta.ppf(tail, right, rows - right + 1)) if right else 0.0
     high = float(beta.ppf(1 - tail, right + 1, rows - right)) if right < rows else 1.0
     return low, high
+
+
+def figures(given: NDArray[np.int64], true: NDArray[np.int64], classes: int, seed: int = 0) -> dict[str, Any]:
+    """`{"accuracy", "f1_macro"}`, each with `value`, `low`, `high` (95 %: exact, and by bootstrap over rows).
+
+    Macro-F1 averages over the classes that are in the truth or were given, as `stillhouse.metrics` does (which needs
+    the extra `train`).
+    """
+    table = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(table, (true, given), 1)
+    rows, right = len(true), int(np.trace(table))
+    drawn = np.random.default_rng(seed).multinomial(rows, table.ravel() / rows, size=RESAMPLES)
+    low, high = np.quantile(_f1_macro(drawn.reshape(-1, classes, classes)), [0.025, 0.975])
+    exact = exact_interval(right, rows)
+    return {
+        "accuracy": {"value": right / rows, "low": exact[0], "high": exact[1]},
+        "f1_macro": {"value": float(_f1_macro(table[None])[0]), "low": float(low), "high": float(high)},
+    }
+
+
+def _f1_macro(tables: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of confusion tables [draws, true, given]."""
+    sizes = tables.sum(axis=1) + tables.sum(axis=2)
+    right = 2 * np.diagonal(tables, axis1=1, axis2=2)
+    f1 = np.divide(right, sizes, out=np.zeros(sizes.shape), where=sizes > 0)
+    return f1.sum(axis=1) / (sizes > 0).sum(axis=1)
 
 
 @dataclass(frozen=True)

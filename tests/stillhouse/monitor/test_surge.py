@@ -123,7 +123,7 @@ def test_a_second_surge_after_the_cool_down_is_told_again_and_within_it_is_not()
 
 def test_what_stays_is_the_new_level():
     settings = SurgeSettings(window=HOUR, cool_down=12 * HOUR)
-    frame = surge(stream(120, TOPICS), "bags", 40, 80, 0.6)
+    frame = surge(stream(120, TOPICS, per=80), "bags", 40, 80, 0.6)
     found = run(frame, {}, settings)
     assert alerts(found) == [("bags", 40)]
     assert "new level" in [row["state"] for f in found for row in f.table]
