@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 def tell(home: Path, event: str, name: str, **payload: Any) -> None:
     """Tell that `event` (one of `EVENTS`) happened to the model `name`; `payload` is anything JSON can say.
 
+    An `alert_id` in it (a UUID) becomes the event's id: whoever is not sure whether it told may tell again.
     Never raises: what cannot be told is a warning, and the work that it tells of goes on.
     """
     try:
@@ -46,7 +47,7 @@ def _tell(home: Path, event: str, name: str, payload: dict[str, Any]) -> None:
     if not os.environ.get("PREFECT_API_URL"):
         return
     message = {
-        "id": str(uuid.uuid4()),
+        "id": payload.get("alert_id") or str(uuid.uuid4()),
         "occurred": datetime.now(UTC).isoformat(),
         "event": PREFIX + event,
         "resource": {"prefect.resource.id": f"{PREFIX}model.{name}", "prefect.resource.name": name},

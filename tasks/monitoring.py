@@ -1,0 +1,189 @@
+"""One monitor run of a model: read the log from where the last run ended, test, record, and tell what is new.
+
+`HOME/monitor/NAME/state.json` says how far the log was examined, what was told when, and what is still to be told;
+`history.jsonl` has a line for each run. A window is examined once: doing it again shows the result and tells nothing.
+"""
+
+import copy
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from stillhouse.errors import UserError, nearest
+from stillhouse.files import flush, read_json, write_json
+from stillhouse.monitor.examine import Examination, Window, examine
+from stillhouse.monitor.settings import DAY, HOUR, MonitorSettings
+from stillhouse.prediction_log import SCHEMA, PredictionLog
+from tasks.alerts import tell
+from tasks.mlflow_home import lock
+from tasks.released import embedder, reference_of
+from tasks.versions import find, read_models
+
+JUST_AFTER = 1e-3
+"""Seconds: the end of a window lies behind its newest row."""
+NOTHING: dict[str, Any] = {"until": None, "told": {}, "surges": {}, "pending": []}
+DRIFT = ("input drift", "prediction drift")
+
+
+def monitor_model(
+    home: Path, name: str, settings: MonitorSettings, since: float | None = None, until: float | None = None
+) -> dict[str, Any]:
+    """Examine the rows of `[since, until)` (by default those that no run has seen) and tell what is alarming.
+
+    Returns a line of the history (`docs/artifacts.md`), with `recorded`: whether it is a new one.
+    """
+    name = find(read_models(home, name), name).name
+    directory = home / "monitor" / name
+    directory.mkdir(parents=True, exist_ok=True)
+    with lock(home, f"monitor-{name}"):
+        state = _load(directory)
+        _tell_pending(home, name, directory, state)
+        line = _run(home, name, settings, (since, until), state)
+        if line["recorded"]:
+            _append(directory / "history.jsonl", line)
+            write_json(directory / "state.json", state)
+            _tell_pending(home, name, directory, state)
+    return line
+
+
+def _load(directory: Path) -> dict[str, Any]:
+    path = directory / "state.json"
+    if not path.is_file():
+        return copy.deepcopy(NOTHING)
+    try:
+        return {**copy.deepcopy(NOTHING), **read_json(path)}
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}", "Move it away; the next run begins anew") from None
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    text = json.dumps({key: value for key, value in line.items() if key != "recorded"}) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+    flush(path)
+
+
+def _tell_pending(home: Path, name: str, directory: Path, state: dict[str, Any]) -> None:
+    """Tell what the state says is to be told; after a kill in between the same ids are told again."""
+    if not state["pending"]:
+        return
+    for alert in state["pending"]:
+        tell(home, alert["event"], name, **alert["payload"])
+    state["pending"] = []
+    write_json(directory / "state.json", state)
+
+
+def _run(
+    home: Path, name: str, settings: MonitorSettings, asked: tuple[float | None, float | None], state: dict[str, Any]
+) -> dict[str, Any]:
+    log = PredictionLog(home, name)
+    seen = state["until"]
+    start, end = seen if asked[0] is None else asked[0], asked[1]
+    columns = ["version"] if settings.topic in SCHEMA.names else _no_column(settings.topic)
+    new: Any = log.read(start, end, columns=["time", *columns])
+    line = _line(name, settings)
+    if new.empty:
+        line["notes"] = ["no new rows in the prediction log" if seen else "the prediction log is empty"]
+        return line
+    end = float(new["time"].iloc[-1]) + JUST_AFTER if end is None else end
+    start = float(new["time"].iloc[0]) if start is None else start
+    version = int(new["version"].dropna().iloc[-1]) if new["version"].notna().any() else 0
+    reference, bundle = reference_of(home, name, version)
+    rows = _read(log, (min(start, end - settings.baseline_days * DAY), end), settings, reference.labels)
+    others = int((new["version"] != version).sum())
+    rows = rows[rows["version"] == version].reset_index(drop=True)
+    window = Window(start, end, max(start, seen or start))
+    repeated = seen is not None and end <= seen
+    surges = state["surges"] if state.get("version") in (None, version) else {}
+    surges = copy.deepcopy(surges) if repeated else surges
+    found = examine(rows, log.labels(), window, reference, embedder(bundle), settings, surges)
+    _describe(line, found, window, version, others)
+    if not repeated:
+        state |= {"until": end, "surges": surges, "version": version}
+        _decide(home, name, line, found, settings, state)
+    line["recorded"] = not repeated
+    if repeated:
+        line["notes"].append("an earlier run examined these rows: nothing is recorded or told again")
+    return line
+
+
+def _no_column(column: str) -> list[str]:
+    raise UserError(f'the prediction log has no column "{column}"', nearest(column, set(SCHEMA.names)))
+
+
+def _read(log: PredictionLog, span: tuple[float, float], settings: MonitorSettings, labels: list[str]) -> Any:
+    """What the tests need of the rows; texts and embeddings come with them, their columns are read once."""
+    wanted = ["time", "id", "version", "label", settings.topic, "text", "embedding", *(f"p_{name}" for name in labels)]
+    return log.read(*span, columns=list(dict.fromkeys(wanted)))
+
+
+def _line(name: str, settings: MonitorSettings) -> dict[str, Any]:
+    return {
+        "time": time.time(), "name": name, "version": None, "window": None, "rows": 0, "other_versions": 0,
+        "tests": [], "surge": {"windows": 0, "tests": 0, "learning": 0, "table": []}, "quality": None,
+        "estimate": None, "alarms": [], "alerts": [], "notes": [], "recorded": False,
+        "settings": settings.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+def _describe(line: dict[str, Any], found: Examination, window: Window, version: int, others: int) -> None:
+    surge = found.surge
+    alarms = {_event(test.name) for test in found.tests if test.alarm} | ({"surge"} if surge.alerts else set())
+    line |= {
+        "version": version, "window": {"start": window.start, "end": window.end}, "rows": found.rows,
+        "other_versions": others, "tests": [test.as_json() for test in found.tests],
+        "surge": {
+            "windows": surge.tested, "tests": surge.tests, "learning": surge.learning, "table": surge.table,
+        },
+        "quality": found.quality, "estimate": found.estimate, "alarms": sorted(alarms), "notes": found.notes,
+    }  # fmt: skip
+    if others:
+        found.notes.append(f"{others} rows of other versions are left out")
+
+
+def _event(test: str) -> str:
+    return "drift" if test in DRIFT else test
+
+
+def _decide(
+    home: Path, name: str, line: dict[str, Any], found: Examination, settings: MonitorSettings, state: dict[str, Any]
+) -> None:
+    """Which alarms become alerts: what was not told within the cool-down, and no surge that is long over."""
+    end, version = line["window"]["end"], line["version"]
+    cool_down = settings.cool_down_hours * HOUR
+    about = {"version": version, "rows": line["rows"], "window_start": line["window"]["start"], "window_end": end}
+    for event in ("drift", "quality"):
+        tests = [test for test in found.tests if test.alarm and _event(test.name) == event]
+        told = state["told"].get(event)
+        recently = told is not None and told["version"] == version and end - told["time"] < cool_down
+        if tests and not recently:
+            state["told"][event] = {"time": end, "version": version}
+            figures = {test.name: {"effect": test.effect, "p_value": test.p_value} for test in tests}
+            _alert(home, name, line, state, event, {**about, "figures": figures, "reason": _reason(tests)})
+    for surge in found.surge.alerts:
+        if end - surge["time"] <= max(cool_down, 2 * settings.window_minutes * 60):
+            words = f"{surge['label']} rose from {surge['expected']:.0%} to {surge['share']:.0%}"
+            _alert(home, name, line, state, "surge", {**about, **surge, "reason": f"{words} in {surge['topic']}"})
+
+
+def _reason(tests: list[Any]) -> str:
+    return "; ".join(
+        f"{test.name}: {test.detail['statistic']} {test.effect:.2f}, alarm from {test.threshold:.2f}" for test in tests
+    )
+
+
+def _alert(
+    home: Path, name: str, line: dict[str, Any], state: dict[str, Any], event: str, payload: dict[str, Any]
+) -> None:
+    key = "|".join(
+        str(part) for part in (home, name, event, payload.get("topic"), payload.get("label"), line["window"])
+    )
+    payload = {"alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)), **payload}
+    state["pending"].append({"event": event, "payload": payload})
+    line["alerts"].append({"event": event, "reason": payload["reason"]})
