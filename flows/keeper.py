@@ -15,20 +15,26 @@ from flows.marked import MARK, end, marked
 GRACE_SECONDS = 5.0
 
 
-def start(home: Path) -> "subprocess.Popen[bytes]":
+def start(home: Path, grace_seconds: float = GRACE_SECONDS) -> "subprocess.Popen[bytes]":
     """The keeper of this process: close its standard input, or die, and it ends all that is marked."""
     environment = {name: value for name, value in os.environ.items() if name != MARK}
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.keeper", str(home)], env=environment, stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, start_new_session=True,
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.keeper", str(home), str(grace_seconds)], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+    assert process.stdout
+    with process.stdout as ready:
+        ready.readline()
+    return process
 
 
 def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
+    os.write(1, b"ready\n")
+    os.close(1)
     sys.stdin.buffer.read()
-    end_all(Path(sys.argv[1]), GRACE_SECONDS)
+    end_all(Path(sys.argv[1]), float(sys.argv[2]))
 
 
 def end_all(home: Path, grace_seconds: float) -> int:

@@ -1,6 +1,7 @@
 """The few questions that `up` asks a Prefect server: over plain HTTP, so that it need not import prefect."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -8,19 +9,29 @@ from typing import Any
 
 from tasks.running_up import POOL
 
-TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 30.0
+PAUSES = (0.5, 1.0, 2.0, 4.0)
 LIMIT = 200
 """Prefect gives at most so many flow runs at once."""
 
 
 def ask(api: str, path: str, body: Any = None, method: str = "POST") -> Any:
-    """The JSON answer of `api`/`path`; raises OSError when there is none or it is an error."""
+    """The JSON answer of `api`/`path`; raises OSError when there is none or it is an error.
+
+    503 is how the server says that its database was busy: asked again, as Prefect's own client does.
+    """
     data = None if method == "GET" else json.dumps(body if body is not None else {}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{api}/{path}", data=data, headers=headers, method=method)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        content = response.read()
-    return json.loads(content) if content else None
+    for pause in (*PAUSES, None):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+                content = response.read()
+                return json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or pause is None:
+                raise
+            time.sleep(pause)
 
 
 def make_pool(api: str, template: dict[str, Any]) -> None:

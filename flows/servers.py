@@ -69,6 +69,7 @@ def _prefect_server(home: Path, ports: Ports) -> Service:
         # By default the built pages go into the installed package, which others may use at the same time.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(home / "prefect" / "pages"),
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60", "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+        "PREFECT_SERVER_LOG_RETRYABLE_ERRORS": "true",  # a busy database is told in the log, and to clients as 503
     }  # fmt: skip
     api = f"{prefect_address(ports)}/api"
     command = ["prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect), "--analytics-off"]

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Up:
     def deploy_run(self, deployment: str, parameters: dict[str, Any] | None = None) -> str:
         """Ask for a run of `FLOW/NAME`, as the UI does; its id."""
         found = ask(self.api, f"deployments/name/{deployment}", method="GET")
-        body = {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}}
+        body = {"parameters": parameters or {}, "state": {"type": "SCHEDULED"}, "idempotency_key": str(uuid.uuid4())}
         return ask(self.api, f"deployments/{found['id']}/create_flow_run", body)["id"]
 
     def finished(self, flow_run: str, seconds: float = 300) -> dict[str, Any]:
