@@ -12,7 +12,7 @@ from stillhouse.launcher import MEMORY, QUIET
 
 BENCHMARKS = (
     "scoring_fp32", "scoring_int8", "ladder", "fine_tuning", "unfreezing", "distillation", "pruning", "orchestration",
-    "rerun",
+    "rerun", "retrain",
 )  # fmt: skip
 LIBRARIES = (
     "torch",
