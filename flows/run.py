@@ -40,12 +40,12 @@ def run_recipe(
     request = Request(recipe, overrides or [], until, rebuild or [], promote)
     current = SESSION.get()
     if current is not None:
-        return _run(request, current)
+        return run_in_flow(request, current)
     home = make_home(find_home())
     session = Session(home, Launcher(home), Listener())
     token = SESSION.set(session)
     try:
-        return _run(request, session)
+        return run_in_flow(request, session)
     finally:
         session.launcher.close()
         SESSION.reset(token)
@@ -84,7 +84,8 @@ def without_heartbeats() -> AbstractContextManager[Any]:
     return SettingsContext(profile=current.profile, settings=current.settings.model_copy(update={"flows": flows}))
 
 
-def _run(request: Request, session: Session) -> Any:
+def run_in_flow(request: Request, session: Session) -> Any:
+    """The state of a flow run that does what `request` asks; to be called inside a flow."""
     close_dead_flow_runs()
     plan = plan_request(request, session.home)
     save_pinned(plan, session.home)
