@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from flows.environment import check_prefect_database, has_server
+from flows.origin import version_tags
 from flows.request import Request, Result
 from pipelines.execute import check_disk, estimate_seconds, find_hit, job_spec, save_pinned
 from pipelines.explain import causes
@@ -114,6 +115,7 @@ def conclude(plan: Plan, home: Path, request: Request, outcomes: list[Outcome], 
         result.model = register(
             home, plan.recipe.registered_name, directory, manifest,
             promote=request.promote, lineage=store.lineage(release.key), run_id=run_id,
+            steps={step.name: step.key for step in plan.steps}, tags=version_tags(plan, home),
         )  # fmt: skip
     except Refused as refused:
         result.refusal = str(refused)

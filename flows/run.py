@@ -109,6 +109,11 @@ def without_heartbeats() -> AbstractContextManager[Any]:
     return SettingsContext(profile=current.profile, settings=current.settings.model_copy(update={"flows": flows}))
 
 
+def run_in_flow(request: Request, session: Session) -> Any:
+    """The state of a flow run that does what `request` asks; to be called inside a flow."""
+    return _run(lambda home: request, session)
+
+
 def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
     close_dead_flow_runs()
     try:

@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from pipelines.complaints import check_retrain, explain_validation
+from pipelines.merge import map_inputs, merge, merge_patches, own_name
 from pipelines.recipe_files import recipe_names as recipe_names
 from pipelines.recipe_files import recipe_path
 from pipelines.recipe_files import shipped_recipes as shipped_recipes
 from pipelines.schema import Recipe
 from stillhouse.errors import UserError, nearest
-from stillhouse.methods import METHODS, load_method
+from stillhouse.methods import load_method
 
 MAX_BYTES = 1_000_000
 MAX_EXTENDS = 10
@@ -37,12 +39,21 @@ def load_recipe(
     for override in overrides or []:
         _override(tree, override)
     tree.setdefault("name", path.stem)
+    return validated(tree, path.name), path
+
+
+def validated(tree: dict[str, Any], where: str) -> Recipe:
+    """The recipe that `tree` says; its references to its own registered name are filled in."""
     _drop_nulls(tree)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        raise UserError(*explain_validation(error, Recipe, path.name)) from None
-    return recipe, path
+        raise UserError(*explain_validation(error, Recipe, where)) from None
+    check_retrain(tree, where)
+    own = own_name(recipe.registered_name)
+    return Recipe.model_validate(
+        {**tree, "steps": map_inputs(tree["steps"], own), "retrain": recipe.retrain and map_inputs(recipe.retrain, own)}
+    )
 
 
 def parse_yaml(text: str, name: str) -> Any:
@@ -103,12 +114,13 @@ def _read_tree(path: Path, above: tuple[Path, ...], home: Path | None) -> dict[s
     _check_step_names(tree, base, path.name, str(base_name))
     base.pop("name", None)  # a recipe for other data is another model
     base.pop("model", None)
+    retrain = merge_patches(base.get("retrain"), tree.get("retrain")) if "retrain" in tree else base.get("retrain")
     for name, step in _steps(tree).items():
         settings = step.get("with") if isinstance(step, dict) else None
         if isinstance(settings, dict) and "source" in settings:
             _forget_source(_steps(base), name)
-    _anchor_paths(tree, _merge(base, tree), path.parent)
-    return _merge(base, tree)
+    _anchor_paths(tree, merge(base, tree), path.parent)
+    return {**merge(base, tree), **({"retrain": retrain} if retrain else {})}
 
 
 def _check_step_names(tree: dict[str, Any], base: dict[str, Any], where: str, base_name: str) -> None:
@@ -125,6 +137,10 @@ def _steps(tree: dict[str, Any]) -> dict[str, Any]:
     return tree["steps"] if isinstance(tree.get("steps"), dict) else {}
 
 
+def _retrain(tree: dict[str, Any]) -> dict[str, Any]:
+    return tree["retrain"] if isinstance(tree.get("retrain"), dict) else {}
+
+
 def _forget_source(steps: dict[str, Any], name: str) -> None:
     """Other data: what the recipe says of its own data's licence and language, and how long it takes, does not hold."""
     for other, step in steps.items():
@@ -137,19 +153,6 @@ def _forget_source(steps: dict[str, Any], name: str) -> None:
                 step["with"].pop(key, None)
 
 
-def _merge(base: Any, over: Any) -> Any:
-    """Deep merge: dicts merge, `null` removes, everything else replaces."""
-    if not isinstance(base, dict) or not isinstance(over, dict):
-        return over
-    merged = dict(base)
-    for key, value in over.items():
-        if value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = _merge(merged.get(key), value)
-    return merged
-
-
 def _drop_nulls(tree: dict[str, Any]) -> None:
     for step in tree.get("steps", {}).values() if isinstance(tree.get("steps"), dict) else []:
         if isinstance(step, dict) and step.get("with", 0) is None:
@@ -158,11 +161,10 @@ def _drop_nulls(tree: dict[str, Any]) -> None:
 
 def _anchor_paths(tree: dict[str, Any], merged: dict[str, Any], directory: Path) -> None:
     """Make the relative paths that `tree` itself says absolute: they are relative to its own file."""
-    steps, all_steps = tree.get("steps"), merged.get("steps")
-    if not isinstance(steps, dict) or not isinstance(all_steps, dict):
-        return
-    for name, step in steps.items():
-        uses = all_steps[name].get("uses") if isinstance(all_steps.get(name), dict) else None
+    all_steps = merged.get("steps")
+    for name, step in [*_steps(tree).items(), *_retrain(tree).items()] if isinstance(all_steps, dict) else []:
+        uses = step.get("uses") if isinstance(step, dict) else None
+        uses = uses or (all_steps[name].get("uses") if isinstance(all_steps.get(name), dict) else None)
         settings = step.get("with") if isinstance(step, dict) else None
         if isinstance(uses, str) and isinstance(settings, dict):
             for key in load_method(uses).external:
@@ -220,32 +222,3 @@ def _put(tree: dict[str, Any], path: list[str], value: Any, target: str) -> None
             raise UserError(f"--set {target}: {name} is one value, nothing is inside", "Set it as a whole")
         tree = tree[name]
     tree[path[-1]] = value
-
-
-def explain_validation(error: ValidationError, model: type[BaseModel], where: str) -> tuple[str, str]:
-    """One line for the first of pydantic's complaints, with the nearest allowed name."""
-    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    path = [str(part) for part in first["loc"] if not str(part).startswith(("function-", "literal["))]
-    place = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(model, path[:-1])
-        if len(path) == 3 and path[0] == "steps" and _is_setting(path[2]):
-            fix = f"settings stand under with: {path[1]}: {{with: {{{path[2]}: …}}}}"
-            return f'{where}: "{path[2]}" is a setting of the method, not of the step {path[1]}', fix
-        return f'{where}: unknown key "{path[-1]}" in {".".join(path[:-1]) or "the recipe"}', nearest(path[-1], known)
-    if first["type"] == "missing":
-        return f"{where}: {place} is missing", "Add it"
-    value = repr(first.get("input"))
-    return f"{where}: {place} is {value[:60]}", first["msg"]
-
-
-def _is_setting(name: str) -> bool:
-    return any(name in load_method(method).model_fields for method in METHODS)
-
-
-def _known_keys(model: type[BaseModel], path: list[str]) -> set[str]:
-    from pipelines.schema import Resources, Step
-
-    if model is Recipe and len(path) >= 2:
-        model = Resources if path[-1] == "resources" else Step
-    return {field.alias or name for name, field in model.model_fields.items()}

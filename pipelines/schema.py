@@ -30,7 +30,8 @@ class Step(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict, alias="with")
     """The method's settings."""
     inputs: dict[str, str | list[str]] = Field(default_factory=dict)
-    """Slot to step name (or a list of them), or `registry:NAME@ALIAS[/STEP]`."""
+    """Slot to step name (or a list of them), or `registry:NAME@ALIAS[/STEP]`, `registry:NAME/VERSION[/STEP]`; without
+    NAME it is the recipe's own registered name."""
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Own seed; the recipe's otherwise."""
     resources: Resources = Field(default_factory=lambda: Resources.model_validate({}))
@@ -57,6 +58,8 @@ class Recipe(BaseModel):
     """Seed of every step that has none of its own."""
     steps: dict[StepName, Step] = Field(min_length=1)
     """The graph."""
+    retrain: dict[StepName, dict[str, Any] | None] | None = None
+    """What is different when the model is trained again on new data: merged over `steps`, null removes a step."""
 
     @property
     def registered_name(self) -> str:

@@ -59,20 +59,24 @@ class Release:
     tags: dict[str, str]
 
 
-def register(
+def register(  # noqa: PLR0913
     home: Path, name: str, release_dir: Path, manifest: Manifest, *,
-    promote: bool, lineage: list[Manifest], run_id: str | None = None,
+    promote: bool, lineage: list[Manifest], run_id: str | None = None, steps: dict[str, str] | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Make sure that the registry holds this release and that its aliases are right; safe to call again and again.
 
     Returns `{name, version, alias, created}` and, when something needs a person, `note`. Without a passed verdict
     nothing happens (version None). Raises `Refused` when the logged model does not predict what the gate saw, when a
     step of the lineage was made from content the store no longer has, or when the champion moved meanwhile.
+    `steps` are the keys of the run's own steps: a lineage may hold others of the same name, from the model that it
+    starts from. `tags` go onto the version.
     """
     verdict = read_json(release_dir / "verdict.json")
     if not verdict["passed"]:
         return {"name": name, "version": None, "alias": None, "created": False}
-    release = _release(name, release_dir, manifest, verdict, lineage)
+    release = _release(name, release_dir, manifest, verdict, lineage, steps or {})
+    release.tags.update(tags or {})
     known = read_models(home, name).get(name, [])
     _mend(home, _existing(known, release), release)
     settled = _settled(known, release, promote)
@@ -92,10 +96,13 @@ def register(
         remember(home)
 
 
-def _release(name: str, directory: Path, manifest: Manifest, verdict: Manifest, lineage: list[Manifest]) -> Release:
+def _release(
+    name: str, directory: Path, manifest: Manifest, verdict: Manifest, lineage: list[Manifest], own: dict[str, str]
+) -> Release:
     model = manifest["inputs"]["model"][0]
-    steps = {one["step"]: one["key"] for one in [*lineage, manifest]}
-    data = {one["step"]: one["content"] for one in lineage if one["kind"] == "data"}
+    steps = {**{one["step"]: one["key"] for one in [*lineage, manifest]}, **own}
+    used = set(steps.values())
+    data = {one["step"]: one["content"] for one in lineage if one["kind"] == "data" and one["key"] in used}
     tags = {
         RELEASE_KEY: manifest["key"], MODEL_KEY: model["key"], DIGEST: model["content"], VERDICT: "passed",
         RECIPE: str(manifest.get("recipe") or ""), AGAINST: json.dumps(verdict["against"], sort_keys=True),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     Client = MlflowClient | SqliteRegistry | HttpRegistry
 
+_NUMBERED = re.compile(r"(?P<version>[^@]+/\d+)(?:/(?P<step>[^/@]+))?")
 BUNDLE = Path("artifacts") / "bundle"
 """Where the bundle lies inside a logged model."""
 
@@ -109,20 +111,23 @@ def resolve(home: Path, spec: str) -> dict[str, Any]:
 
 
 def lineage_key(home: Path, spec: str) -> str | None:
-    """The artifact key that `NAME@ALIAS[/STEP]` or `NAME/VERSION` means; None when there is no such version.
+    """The artifact key that `NAME@ALIAS[/STEP]` or `NAME/VERSION[/STEP]` means; None when no version has the alias.
 
     Without STEP it is the version's model, with STEP the step of that name in the model's lineage.
     """
-    name, at, rest = spec.partition("@")
-    if not at and "/" in name:
-        return find(read_models(home), name).tags.get(MODEL_KEY)
-    alias, _, step = rest.partition("/")
-    version = with_alias(read_models(home, name).get(name, []), alias or CHAMPION)
+    numbered = _NUMBERED.fullmatch(spec)
+    if numbered:
+        step = numbered["step"]
+        version = find(read_models(home), numbered["version"])
+    else:
+        name, _, rest = spec.partition("@")
+        alias, _, step = rest.partition("/")
+        version = with_alias(read_models(home, name).get(name, []), alias or CHAMPION)
     if version is None:
         return None
     steps = json.loads(version.tags.get(LINEAGE, "{}"))
     if step and step not in steps:
-        raise UserError(f'"{name}" version {version.version} has no step "{step}"', nearest(step, set(steps)))
+        raise UserError(f'"{version.name}" version {version.version} has no step "{step}"', nearest(step, set(steps)))
     return steps[step] if step else version.tags.get(MODEL_KEY)
 
 

@@ -46,7 +46,9 @@ class DataSet:
         except FileNotFoundError:
             return {"epochs": [], "refused": []}
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path} is damaged", "Bring back a copy of it: it lists what belongs to the data") from None
+            raise UserError(
+                f"{path} is damaged", "Bring back a copy of it: it lists what belongs to the data"
+            ) from None
 
     def epochs(self, after: int = 0, until: int | None = None) -> list[Entry]:
         """Entries with rows, numbered `after` < number <= `until`, the oldest first."""

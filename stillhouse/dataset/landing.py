@@ -65,7 +65,7 @@ def look(landing: str | Path, sleep: Callable[[float], None] = time.sleep) -> La
 
 
 def _settled(arrival: Arrival) -> bool:
-    return arrival.modified is not None and SETTLE_SECONDS <= time.time() - arrival.modified
+    return arrival.modified is not None and time.time() - arrival.modified >= SETTLE_SECONDS
 
 
 def is_local(place: str) -> bool:
@@ -117,7 +117,9 @@ def _list_remote(place: str) -> list[Arrival]:
         return []
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot list {place}: {reason}", "Check the address, its credentials and the network") from None
+        raise UserError(
+            f"cannot list {place}: {reason}", "Check the address, its credentials and the network"
+        ) from None
     found = []
     for path, info in listed.items():
         times = [info[key] for key in ("LastModified", "mtime", "last_modified", "created") if info.get(key)]

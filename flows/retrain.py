@@ -1,0 +1,118 @@
+"""The Prefect flow `retrain`: by hand, on a schedule, on new data or on drift; one at a time for a model."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from prefect import flow, tags
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from flows.environment import prepare
+from flows.request import Request, Result
+from flows.retrain_text import describe
+from flows.retraining import Ask, retrain_model
+from flows.run import run_in_flow, without_heartbeats
+from flows.triggers import Trigger
+from pipelines.listener import Listener
+from stillhouse.errors import StillhouseError
+from stillhouse.home import find_home, make_home
+from stillhouse.launcher import Launcher
+from tasks.dead_flow_runs import process_tag
+from tasks.session import SESSION, Session
+from tasks.steps import best_effort
+
+NAMES = {
+    "released": "Released", "challenger": "Challenger", "refused": "Refused", "nothing-new": "NothingNew",
+    "too-few": "TooFew", "cooling-down": "CoolingDown", "covered": "Covered",
+}  # fmt: skip
+"""State of a trigger → name of the flow run's state."""
+
+
+@flow(name="retrain", flow_run_name="retrain {name}", persist_result=False, log_prints=False, validate_parameters=True)
+def retrain(  # noqa: PLR0913
+    name: Annotated[str, Field(title="Model", description="Registered name of the model")],
+    reason: Annotated[str, Field(title="Reason", description="Why: by hand, schedule, new data, drift …")] = "by hand",
+    landing: Annotated[
+        str, Field(title="Landing place", description="Folder or URL of new files; empty: landing/NAME of the home")
+    ] = "",
+    min_rows: Annotated[int, Field(title="Minimum rows", description="Do nothing below so many new rows", ge=1)] = 1,
+    cooldown_hours: Annotated[
+        float, Field(title="Cool-down", description="Hours that must lie between two retrainings", ge=0)
+    ] = 0.0,
+    from_scratch: Annotated[
+        bool, Field(title="From scratch", description="Train every stage again; not from the champion")
+    ] = False,
+    new_labels: Annotated[
+        Literal["set-aside", "grow"],
+        Field(title="New labels", description="Rows with a label that the model does not know: set aside, or learn it"),
+    ] = "set-aside",
+    unlabelled: Annotated[
+        Literal["ignore", "extra"],
+        Field(title="Without label", description="Texts without a label: ignore, or let the teachers explain them"),
+    ] = "ignore",
+    promote: Annotated[bool, Field(title="Promote", description="Make what passes the gate the champion")] = True,
+    recipe: Annotated[
+        str, Field(title="Recipe", description="Another recipe than the champion's own; empty: that")
+    ] = "",
+) -> Any:
+    """Take in what arrived, then train the model again if there is enough new; on a retry go on with what was begun."""
+    ask = Ask(
+        name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe
+    )  # fmt: skip
+    current = SESSION.get()
+    if current is not None:
+        return _retrain(ask, current)
+    home = make_home(find_home())
+    prepare(home)
+    session = Session(home, Launcher(home), _Log())
+    token = SESSION.set(session)
+    try:
+        return _retrain(ask, session)
+    finally:
+        session.launcher.close()
+        SESSION.reset(token)
+
+
+def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
+    """Call the flow from this process, for a command whose home has a server."""
+    session = Session(home, Launcher(home), listener)
+    token = SESSION.set(session)
+    try:
+        with without_heartbeats(), tags(process_tag()):
+            state = retrain(
+                ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
+                ask.unlabelled, ask.promote, ask.recipe, return_state=True,
+            )  # fmt: skip
+    finally:
+        session.launcher.close()
+        SESSION.reset(token)
+    return state.result(raise_on_failure=True)
+
+
+class _Log(Listener):
+    """What is said goes to the flow run's log: nobody watches a terminal."""
+
+    def plan_made(self, plan: Any, estimates: dict[str, float | None], causes: list[str]) -> None:
+        for line in causes:
+            get_run_logger().info("trained again: %s", line)
+
+    def note(self, text: str) -> None:
+        get_run_logger().info("%s", text)
+
+
+def _retrain(ask: Ask, session: Session) -> Any:
+    def run(request: Request) -> Result:
+        state = run_in_flow(request, session)
+        return Result(**state.result(raise_on_failure=True))
+
+    try:
+        trigger = retrain_model(ask, session.home, session.listener, run)
+    except StillhouseError as error:
+        return Failed(message=str(error), data=error)
+    with best_effort():
+        create_markdown_artifact(
+            "\n".join(describe(trigger)), key="retraining", description=f"Retraining of {ask.name}"
+        )
+    return Completed(name=NAMES[trigger["state"]], message=trigger.get("why") or None, data=trigger)

@@ -1,0 +1,272 @@
+"""Retraining, whoever asks for it: take in what arrived, decide, freeze, run, account. Knows no Prefect.
+
+One at a time for a model: a kernel lock, gone with its holder. What a trigger froze (champion, data, code, options,
+recipe) stays under its id until its run is over, so that a retry after a kill does what was begun.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import Timeout
+
+from flows.recipe_run import plan_request
+from flows.request import Request, Result
+from flows.retrain_quality import quality_of
+from flows.triggers import (
+    RAN,
+    Trigger,
+    changed_modules,
+    code_digest,
+    code_now,
+    new_trigger,
+    open_trigger,
+    read_triggers,
+    recipe_file,
+    record_idle,
+    save,
+)
+from pipelines.explain import causes
+from pipelines.listener import Listener
+from pipelines.load import load_recipe
+from pipelines.retraining import Fresh, retrain_tree
+from stillhouse.data.read import load_labels
+from stillhouse.dataset.data_set import DataSet
+from stillhouse.dataset.take_in import TakenIn, take_in
+from stillhouse.dataset.unlabelled import write_unlabelled
+from stillhouse.errors import StillhouseError, UserError, WorkerError
+from stillhouse.events import reached
+from stillhouse.files import write_json
+from stillhouse.home import make_home
+from stillhouse.store import Store
+from tasks.alerts import tell
+from tasks.champion_data import champion_of, data_artifact, schema_for, seen, stored_recipe
+from tasks.mlflow_home import lock
+from tasks.versions import DIGEST
+
+Run = Callable[[Request], Result]
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request for a retraining, as the command line, a form, a schedule or an event makes it."""
+
+    name: str
+    reason: str = "by hand"
+    landing: str = ""
+    min_rows: int = 1
+    cooldown_hours: float = 0.0
+    from_scratch: bool = False
+    new_labels: Literal["set-aside", "grow"] = "set-aside"
+    unlabelled: Literal["ignore", "extra"] = "ignore"
+    promote: bool = True
+    recipe: str = ""
+    local: bool = False
+
+
+def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger:
+    """Do what `ask` says and return the trigger with its outcome. `run` runs a request in whatever way fits the caller.
+
+    States: released, challenger, refused, nothing-new, too-few, cooling-down, covered. Raises `StillhouseError` for a
+    run that failed; a lost worker or a kill leaves the trigger open, and the next call goes on with it.
+    """
+    make_home(home)
+    champion_of(home, ask.name)
+    taken = take_in_landing(ask, home)
+    guard = lock(home, f"retrain-{ask.name}")
+    try:
+        guard.acquire(timeout=0)
+    except Timeout:
+        return _covered(ask, home)
+    try:
+        trigger = open_trigger(home, ask.name)
+        if trigger is None:
+            trigger = decide(ask, home)
+            if trigger["state"] != "open":
+                return {**record_idle(home, trigger), **_arrivals(taken)}
+            save(home, trigger)
+            reached(home, "retrain.trigger", name=ask.name)
+        else:
+            listener.note(f"going on with {trigger['id']} ({trigger['reason']})")
+        return {**_carry_out(trigger, home, ask.local, listener, run), **_arrivals(taken)}
+    finally:
+        guard.release()
+
+
+def take_in_landing(ask: Ask, home: Path) -> TakenIn:
+    """What arrived in the landing place, taken into the data set; told as `new-data`."""
+    grow = ask.new_labels == "grow"
+    landing = ask.landing or str(home / "landing" / ask.name)
+    data_set = DataSet(home, ask.name)
+    taken = take_in(data_set, landing, schema_for(home, ask.name, grow=grow))
+    if taken.rows:
+        tell(home, "new-data", ask.name, version=data_set.version(), rows=taken.rows)
+    return taken
+
+
+def _arrivals(taken: TakenIn) -> dict[str, Any]:
+    added = [{key: entry[key] for key in ("number", "source", "rows", "rejected")} for entry in taken.added]
+    found = {"added": added, "refused_files": taken.refused, "waiting": taken.waiting, "ignored": taken.ignored}
+    return {key: value for key, value in found.items() if value}
+
+
+def _covered(ask: Ask, home: Path) -> Trigger:
+    running = open_trigger(home, ask.name)
+    which = running["id"] if running else "a retraining that is just deciding"
+    trigger = new_trigger(ask.name, ask.reason, covered_by=running["id"] if running else None)
+    trigger.update(state="covered", why=f"covered by {which}: one retraining of a model at a time")
+    save(home, trigger)
+    return trigger
+
+
+def decide(ask: Ask, home: Path) -> Trigger:
+    """A new trigger: open and with everything frozen, or with the reason why nothing is to be done."""
+    champion = champion_of(home, ask.name)
+    data_set, before = DataSet(home, ask.name), seen(champion)
+    epochs = data_set.epochs(after=before)
+    until = max((entry["number"] for entry in epochs), default=before)
+    data = {
+        "seen": before, "until": until, "rows": sum(entry["rows"] for entry in epochs),
+        "epochs": [{key: entry[key] for key in ("number", "sha256", "rows", "file")} for entry in epochs],
+    }  # fmt: skip
+    trigger = new_trigger(
+        ask.name, ask.reason, champion={"version": champion.version, "digest": champion.tags.get(DIGEST)}, data=data
+    )
+    if not epochs:
+        why = f"version {champion.version} has learned from the newest data (version {before} of its data set)"
+        return {**trigger, "state": "nothing-new", "why": why}
+    if data["rows"] < ask.min_rows:
+        why = f"{data['rows']:,} new rows, {ask.min_rows:,} are wanted"
+        return {**trigger, "state": "too-few", "why": why}
+    ended = max((one.get("ended", 0.0) for one in read_triggers(home, ask.name) if one["state"] in RAN), default=0.0)
+    left = ended + ask.cooldown_hours * HOUR - time.time()
+    if left > 0:
+        return {
+            **trigger,
+            "state": "cooling-down",
+            "why": f"the last retraining was {_hours(left, ask.cooldown_hours)}",
+        }
+    return _same_as_before(_frozen(trigger, ask, home), home)
+
+
+def _hours(left: float, cooldown: float) -> str:
+    return f"{max(0.0, cooldown - left / HOUR):.1f} h ago, the cool-down is {cooldown:g} h"
+
+
+def _frozen(trigger: Trigger, ask: Ask, home: Path) -> Trigger:
+    champion = champion_of(home, ask.name)
+    modules = code_now()
+    options = {key: asdict(ask)[key] for key in ("from_scratch", "new_labels", "unlabelled", "promote")}
+    return {
+        **trigger, "options": options, "recipe": _whole_recipe(ask, home),
+        "code": {"digest": code_digest(modules), "modules": modules},
+        "labels": load_labels(Store(home).path(data_artifact(home, champion).key)),
+    }  # fmt: skip
+
+
+def _whole_recipe(ask: Ask, home: Path) -> dict[str, Any]:
+    """The recipe that made the champion, or the one that was named; what it is called stays the model's name."""
+    if ask.recipe:
+        recipe, _ = load_recipe(ask.recipe)
+        if recipe.registered_name != ask.name:
+            fix = f"Name a recipe of {ask.name}, or add `model: {ask.name}` to it"
+            raise UserError(f'{ask.recipe} makes the model "{recipe.registered_name}"', fix)
+        return recipe.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    champion = champion_of(home, ask.name)
+    whole = stored_recipe(champion)
+    if whole is None:
+        raise UserError(
+            f'"{ask.name}" version {champion.version} does not say which recipe made it',
+            f"Name it: stillhouse retrain {ask.name} --recipe RECIPE",
+        )
+    return whole
+
+
+def _same_as_before(trigger: Trigger, home: Path) -> Trigger:
+    """An open trigger, unless one that is over froze the same: its outcome would be the same."""
+    same = ("champion", "data", "options", "recipe")
+    for one in reversed(read_triggers(home, trigger["name"])):
+        if (
+            one["state"] not in ("released", "challenger", "refused")
+            or one["code"]["digest"] != trigger["code"]["digest"]
+        ):
+            continue
+        if all(one[key] == trigger[key] for key in same):
+            found = f"{one['state']}, version {one['version']}" if one.get("version") else one["state"]
+            why = f"{one['id']} has tried exactly this: {found}"
+            return {
+                **{key: trigger[key] for key in trigger if key not in ("recipe", "code")},
+                "state": "nothing-new",
+                "why": why,
+            }
+    return trigger
+
+
+def _carry_out(trigger: Trigger, home: Path, local: bool, listener: Listener, run: Run) -> Trigger:
+    """Run an open trigger to its outcome."""
+    name = trigger["name"]
+    now = code_now()
+    if code_digest(now) != trigger["code"]["digest"]:
+        changed = changed_modules(trigger["code"]["modules"], now)
+        trigger.update(code_changed=changed)
+        listener.note(f"the code changed since {trigger['id']} was frozen: {', '.join(changed[:5])}")
+    path = _write_recipe(trigger, home)
+    reached(home, "retrain.recipe", name=name)
+    request = Request(str(path), promote=trigger["options"]["promote"], local=local)
+    try:
+        again = [line for line in causes(plan_request(request, home), Store(home)) if line.startswith("code ")]
+        trigger.update(again=again)
+        save(home, trigger)
+        result = run(request)
+    except WorkerError:
+        raise
+    except StillhouseError as error:
+        save(home, {**trigger, "state": "failed", "why": str(error), "ended": time.time()})
+        raise
+    reached(home, "retrain.ran", name=name)
+    trigger = {**trigger, **_outcome(trigger, result, home), "ended": time.time()}
+    save(home, trigger)
+    reached(home, "retrain.told", name=name)
+    told = {key: trigger.get(key) for key in ("version", "why", "quality")}
+    tell(home, "refused" if trigger["state"] == "refused" else "released", name, trigger=trigger["id"], **told)
+    return trigger
+
+
+def _write_recipe(trigger: Trigger, home: Path) -> Path:
+    """`recipes/ID.yaml` of a trigger: its frozen recipe on its frozen rows. JSON is YAML."""
+    name, data_set = trigger["name"], DataSet(home, trigger["name"])
+    data, options = trigger["data"], trigger["options"]
+    entries = data_set.epochs(after=data["seen"], until=data["until"])
+    there = [{key: entry[key] for key in ("number", "sha256", "rows", "file")} for entry in entries]
+    if there != data["epochs"]:
+        raise UserError(f"the data set of {name} is not what {trigger['id']} froze", f"Look at {data_set.root}")
+    labels = {label for entry in entries for label in entry["labels"]}
+    fresh = Fresh(
+        name, trigger["champion"]["version"], data_set.joined(entries), options["from_scratch"],
+        bool(labels - set(trigger["labels"])),
+        write_unlabelled(data_set, data["until"], trigger["labels"]) if options["unlabelled"] == "extra" else None,
+    )  # fmt: skip
+    path = recipe_file(home, name, trigger["id"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, retrain_tree(trigger["recipe"], fresh))
+    return path
+
+
+def _outcome(trigger: Trigger, result: Result, home: Path) -> dict[str, Any]:
+    model = result.model or {}
+    steps = {step["name"]: step["state"] for step in result.steps}
+    found = {
+        "flow_run": result.flow_run,
+        "seconds": result.seconds,
+        "steps": steps,
+        "quality": quality_of(result, home),
+    }
+    if result.refusal:
+        return {**found, "state": "refused", "why": result.refusal, "version": model.get("version")}
+    if not model.get("version"):
+        return {**found, "state": "refused", "why": "the recipe has no release step: nothing was registered"}
+    state = "released" if model.get("alias") == "champion" else "challenger"
+    return {**found, "state": state, "version": model["version"], "why": model.get("note", "")}
