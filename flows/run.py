@@ -13,6 +13,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from pydantic import Field
 
+from flows.approval import decide_release
 from flows.environment import has_server
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
@@ -35,9 +36,16 @@ def run_recipe(
     until: Annotated[str | None, Field(title="Until", description="Stop after this step")] = None,
     rebuild: Annotated[list[str] | None, Field(title="Rebuild", description="Steps to build again")] = None,
     promote: Annotated[bool, Field(title="Promote", description="Make what passes the champion")] = True,
+    approval: Annotated[bool, Field(title="Approval", description="Wait for a person before it is promoted")] = False,
+    approval_timeout_hours: Annotated[
+        float, Field(title="Hours to approve", description="Then it stays challenger", gt=0)
+    ] = 24,
 ) -> Any:
     """Run every step of a recipe; what the store has comes back as Cached."""
-    request = Request(recipe, overrides or [], until, rebuild or [], promote)
+    request = Request(
+        recipe, overrides or [], until, rebuild or [], promote, approval=approval,
+        approval_timeout_hours=approval_timeout_hours,
+    )  # fmt: skip
     current = SESSION.get()
     if current is not None:
         return _run(request, current)
@@ -103,6 +111,8 @@ def _run(request: Request, session: Session) -> Any:
     result.flow_run = str(context.flow_run.id) if context and context.flow_run else None
     tracker.finish("FINISHED", result.as_json())
     _show(result)
+    if request.approval and request.promote:
+        decide_release(plan, session.home, request, result)
     return Completed(name="Refused" if result.refusal else "Completed", message=result.refusal, data=vars(result))
 
 
