@@ -92,14 +92,17 @@ def _model_directory(model: str) -> Path:
     return resolve(_home(), model)["directory"]
 
 
-def models(as_json: Json = False) -> None:
-    """List the registered models, their versions and aliases.
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model, with the rules it passed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the registered models, their versions and aliases; of one also rules, verdict and approval.
 
-    Example: stillhouse models
+    Example: stillhouse models opinions
     """
     from tasks.registry import list_models
 
-    listed = list_models(_home())
+    listed = list_models(_home(), name)
     if as_json:
         print_json(listed)
         return
@@ -112,21 +115,41 @@ def models(as_json: Json = False) -> None:
             marks = [*version["aliases"], *(["rolled back"] if version["rolled_back"] else [])]
             shown = "  ".join(f"{k} {v:.4f}" for k, v in list(version["metrics"].items())[:3] if isinstance(v, float))
             print(f"  {version['version']:>3}  {day}  {', '.join(marks) or '-':<22} {shown}".rstrip())
+            for line in _release_lines(version) if name else ():
+                print(f"       {line}")
+
+
+def _release_lines(version: dict[str, Any]) -> list[str]:
+    """The verdict, what a person decided, and every rule, for people."""
+    against = f", against version {version['against']['version']}" if version["against"] else ""
+    lines = [f"gate {version['verdict'] or 'none'}{against}"]
+    decision = version["decision"]
+    if decision:
+        word = "approved" if decision["approve"] else "rejected"
+        who = f" by {decision['by']}" if decision["by"] else ""
+        lines.append(f"{word}{who} at {decision['at']}" + (f": {decision['comment']}" if decision["comment"] else ""))
+    for rule, found in version["rules"].items():
+        result = {True: "passed", False: "failed", None: "not applied"}[found["passed"]]
+        value = "" if found["value"] is None else f"  {found['value']:.4g}"
+        lines.append(f"{result:<11}  {rule}{value}  (limit {found['limit']:g})")
+    return lines
 
 
 def promote(
     name: ModelName,
     version: Annotated[int, typer.Argument(metavar="VERSION", help="A version of it.")],
     force: Annotated[bool, typer.Option(help="Even without a passed verdict.")] = False,
+    by: Annotated[str, typer.Option(metavar="WHO", help="Who approves; kept with the version.")] = "",
+    comment: Annotated[str, typer.Option(help="Why; kept with the version.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make a version the champion.
 
-    Example: stillhouse promote opinions 3
+    Example: stillhouse promote opinions 3 --by "release board"
     """
     from tasks import registry
 
-    _report(registry.promote(_home(), name, version, force), as_json)
+    _report(registry.promote(_home(), name, version, force, by=by, comment=comment), as_json)
 
 
 def rollback(name: ModelName, as_json: Json = False) -> None:

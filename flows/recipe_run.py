@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from flows.environment import check_prefect_database, has_server
 from flows.origin import version_tags
@@ -108,15 +109,20 @@ def conclude(plan: Plan, home: Path, request: Request, outcomes: list[Outcome], 
     if not verdict["passed"]:
         result.refusal = "the gate refused: " + "; ".join(verdict["reasons"])
         return result
-    store = Store(home)
-    manifest = store.manifest(release.key)
-    assert manifest is not None
     try:
-        result.model = register(
-            home, plan.recipe.registered_name, directory, manifest,
-            promote=request.promote, lineage=store.lineage(release.key), run_id=run_id,
-            steps={step.name: step.key for step in plan.steps}, tags=version_tags(plan, home),
-        )  # fmt: skip
+        result.model = push(plan, home, run_id, promote=request.promote and not request.approval)
     except Refused as refused:
         result.refusal = str(refused)
     return result
+
+
+def push(plan: Plan, home: Path, run_id: str | None, *, promote: bool) -> dict[str, Any]:
+    """Register the plan's release, which passed; see `tasks.register.register`."""
+    store, release = Store(home), next(step for step in plan.steps if step.kind == "release")
+    manifest = store.manifest(release.key)
+    assert manifest is not None
+    return register(
+        home, plan.recipe.registered_name, store.path(release.key), manifest,
+        promote=promote, lineage=store.lineage(release.key), run_id=run_id,
+        steps={step.name: step.key for step in plan.steps}, tags=version_tags(plan, home),
+    )  # fmt: skip

@@ -16,6 +16,9 @@ class Request:
     rebuild: list[str] = field(default_factory=list)
     promote: bool = True
     local: bool = False
+    approval: bool = False
+    """What passes the gate waits as challenger for a person's word (`flows.approval`)."""
+    approval_timeout_hours: float = 24.0
 
 
 @dataclass

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.approval import decide_release
 from flows.environment import has_server
 from flows.form import parameter, run_name
 from flows.recipe_run import conclude, plan_request
@@ -49,9 +50,18 @@ def run_recipe(
     until: Annotated[str | None, parameter("Until", "Stop after this step")] = None,
     rebuild: Annotated[list[str] | None, parameter("Rebuild", "Steps to build again")] = None,
     promote: Annotated[bool, parameter("Promote", "Make what passes the champion")] = True,
+    approval: Annotated[bool, parameter("Approval", "Wait for a person before it is promoted")] = False,
+    approval_timeout_hours: Annotated[
+        float, parameter("Hours to approve", "After so many it stays challenger", gt=0)
+    ] = 24,
 ) -> Any:
     """Run every step of a recipe; what the store has comes back as Cached."""
-    return run_in_session(lambda home: Request(recipe, overrides or [], until, rebuild or [], promote))
+    return run_in_session(
+        lambda home: Request(
+            recipe, overrides or [], until, rebuild or [], promote, approval=approval,
+            approval_timeout_hours=approval_timeout_hours,
+        )
+    )  # fmt: skip
 
 
 def run_in_session(request_for: Callable[[Path], Request]) -> Any:
@@ -141,6 +151,8 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
         session.listener = page.other
     page.finish(headline(result), complete=True)
     show_results(result, session.home)
+    if request.approval and request.promote:
+        decide_release(plan, session.home, request, result)
     message = result.refusal or headline(result)
     return Completed(name="Refused" if result.refusal else "Completed", message=message, data=vars(result))
 

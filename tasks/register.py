@@ -29,6 +29,7 @@ from tasks.versions import (
     MODEL_KEY,
     RECIPE,
     RELEASE_KEY,
+    RULES,
     VERDICT,
     Against,
     Version,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 Manifest = dict[str, Any]
 DESCRIPTION_CHARACTERS = 5000
+RULES_CHARACTERS = 5000
 
 
 @dataclass(frozen=True)
@@ -108,10 +110,42 @@ def _release(
         RECIPE: str(manifest.get("recipe") or ""), AGAINST: json.dumps(verdict["against"], sort_keys=True),
         METRICS: json.dumps(verdict["metrics"], sort_keys=True), LINEAGE: json.dumps(steps, sort_keys=True),
         DATA: json.dumps(data, sort_keys=True), BUNDLE_DIGEST: bundle_digest(directory / "bundle"),
+        RULES: short_rules(verdict.get("rules", {})),
     }  # fmt: skip
     return Release(
         name, directory, manifest["step"], manifest["key"], model["key"], model["content"], verdict["against"], tags
     )
+
+
+def short_rules(rules: dict[str, Any], most: int = RULES_CHARACTERS) -> str:
+    """The gate's rules as the JSON of a tag: {rule: {limit, value, passed}}; all of them are in the bundle's verdict.
+
+    Where that is too long (a rule on every slice), each kind keeps the one that came nearest to its limit.
+    """
+    short = {name: _short(rule) for name, rule in rules.items()}
+    text = json.dumps(short, sort_keys=True)
+    if len(text) <= most:
+        return text
+    nearest: dict[str, str] = {}
+    for name, rule in short.items():
+        kind = name.partition(".")[0]
+        best = short.get(nearest.get(kind, ""))
+        if best is None or _room(rule) < _room(best):
+            nearest[kind] = name
+    return json.dumps({name: short[name] for name in sorted(nearest.values())})
+
+
+def _short(rule: dict[str, Any]) -> dict[str, Any]:
+    value = rule.get("value", rule.get("measured"))
+    return {
+        "limit": rule["limit"],
+        "value": None if value is None else round(value, 6),
+        "passed": rule["passed"],
+    }
+
+
+def _room(rule: dict[str, Any]) -> float:
+    return float("inf") if rule["value"] is None else abs(rule["limit"] - rule["value"])
 
 
 def check_lineage(manifests: list[Manifest]) -> None:
@@ -158,6 +192,13 @@ def _settled(versions: list[Version], release: Release, promote: bool) -> dict[s
     if CHAMPION in version.aliases:
         return {**answer, "alias": CHAMPION}
     alias = version.aliases[0] if version.aliases else None
+    if version.decision and not version.decision["approve"]:
+        return {
+            **answer,
+            "alias": alias,
+            "note": f"version {version.version} was rejected by {version.decision['by']} and is not promoted by a run; "
+            f"to do it: stillhouse promote {release.name} {version.version}",
+        }
     left = next((v for v in versions if v.rolled_back and v.is_same_model(release.model_key, release.digest)), None)
     if left is not None:
         return {

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -12,8 +13,10 @@ from urllib.parse import unquote, urlsplit
 from stillhouse.errors import Refused, UserError, nearest
 from stillhouse.events import reached
 from stillhouse.keys import digest, file_digest
+from tasks.alerts import tell
+from tasks.decisions import set_decision
 from tasks.light_registry import open_registry
-from tasks.mlflow_home import ARTIFACTS, database_file, is_fresh, lock, tracking_uri
+from tasks.mlflow_home import ARTIFACTS, database_file, lock, tracking_uri
 from tasks.versions import (
     BUNDLE_DIGEST,
     CHALLENGER,
@@ -25,12 +28,14 @@ from tasks.versions import (
     PREVIOUS,
     RELEASE_KEY,
     ROLLED_BACK,
+    RULES,
     VERDICT,
     Against,
     Version,
     ask_models,
     find,
     location_of,
+    now,
     read_models,
     remember,
     with_alias,
@@ -86,16 +91,22 @@ def against_for(home: Path, name: str, model_key: str) -> Against:
     return candidates_for_against(with_alias(versions, CHAMPION), versions, model_key)
 
 
-def list_models(home: Path) -> list[dict[str, Any]]:
-    """Every model with its aliases and versions, for `stillhouse models`."""
+def list_models(home: Path, only: str | None = None) -> list[dict[str, Any]]:
+    """Every model (or `only` one) with its aliases and versions, for `stillhouse models`."""
     listed = []
-    for name, versions in sorted(read_models(home).items()):
+    models = read_models(home)
+    if only is not None and only not in models:
+        find(models, only)
+    for name, versions in sorted(models.items()):
+        if only not in (None, name):
+            continue
         aliases = {alias: version.version for version in versions for alias in version.aliases}
         shown = [
             {
                 "version": version.version, "aliases": list(version.aliases), "created": version.created_ms / 1000,
                 "metrics": json.loads(version.tags.get(METRICS, "{}")), "verdict": version.tags.get(VERDICT),
-                "rolled_back": version.rolled_back, "digest": version.tags.get(DIGEST),
+                "rolled_back": version.rolled_back, "digest": version.tags.get(DIGEST), "against": version.against,
+                "rules": json.loads(version.tags.get(RULES, "{}")), "decision": version.decision,
             }
             for version in versions
         ]  # fmt: skip
@@ -201,10 +212,15 @@ def _download(home: Path, model_id: str) -> Path:
     return final
 
 
-def promote(home: Path, name: str, version: int, force: bool = False) -> dict[str, Any]:
-    """Make `version` the champion, what was champion `previous`; without a passed verdict only by `force`."""
+def promote(
+    home: Path, name: str, version: int, force: bool = False, *, by: str = "", comment: str = ""
+) -> dict[str, Any]:
+    """Make `version` the champion, what was champion `previous`; without a passed verdict only by `force`.
+
+    When, and with `by` and `comment` who and why, are tags of the version.
+    """
     with lock(home, f"aliases-{name}"):
-        client, found = _now(home, f"{name}/{version}")
+        client, found = now(home, f"{name}/{version}")
         name = found.name
         if found.tags.get(VERDICT) != "passed" and not force:
             raise Refused(f'"{name}" version {version} has no passed verdict', "Add --force to promote it all the same")
@@ -214,6 +230,8 @@ def promote(home: Path, name: str, version: int, force: bool = False) -> dict[st
         left = with_alias(versions, CHAMPION)
         if left is not None and left.version > found.version:  # back by hand: no cached run shall undo it
             client.set_model_version_tag(name, str(left.version), ROLLED_BACK, str(found.version))
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        set_decision(client, found, {"approve": True, "by": by, "comment": comment, "at": at})
         make_champion(home, client, versions, found)
         remember(home)
     return {"name": name, "version": found.version, "alias": CHAMPION}
@@ -229,7 +247,7 @@ def rollback(home: Path, name: str) -> dict[str, Any]:
             f'"{name}" names one version', "Rollback takes the model's name alone; to choose a version: promote"
         )
     with lock(home, f"aliases-{name}"):
-        client, left = _now(home, name)
+        client, left = now(home, name)
         name = left.name
         versions = ask_models(client, name)[name]
         back = with_alias(versions, PREVIOUS)
@@ -247,14 +265,8 @@ def rollback(home: Path, name: str) -> dict[str, Any]:
         if back.rolled_back:
             client.delete_model_version_tag(name, str(back.version), ROLLED_BACK)
         remember(home)
+    tell(home, "rolled-back", name, version=back.version, left=left.version)
     return {"name": name, "version": back.version, "alias": CHAMPION, "previous": left.version}
-
-
-def _now(home: Path, spec: str) -> tuple["Client", Version]:
-    if is_fresh(home):
-        find({}, spec)
-    client = open_registry(home)
-    return client, find(ask_models(client), spec)
 
 
 def make_champion(home: Path, client: "Client", versions: list[Version], version: Version) -> None:

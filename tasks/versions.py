@@ -35,6 +35,10 @@ DATA_VERSION = "stillhouse.data_version"
 """On a version that a retraining made: the newest epoch of the model's data set that it learned from."""
 ROLLED_BACK = "stillhouse.rolled_back"
 """On a version that `rollback` left; its value is the version that became champion instead."""
+RULES = "stillhouse.rules"
+"""{rule: {limit, value, passed}} of the gate."""
+APPROVED, REJECTED = "stillhouse.approved_", "stillhouse.rejected_"
+"""Beginnings of the tags that say what a person decided: these with `by`, `at`, `comment`."""
 Against = dict[str, Any] | None
 
 
@@ -58,6 +62,15 @@ class Version:
     @property
     def rolled_back(self) -> bool:
         return ROLLED_BACK in self.tags
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """{approve, by, at, comment} of the person who approved or rejected this version."""
+        for approve, start in ((True, APPROVED), (False, REJECTED)):
+            if f"{start}at" in self.tags:
+                said = {key: self.tags.get(f"{start}{key}", "") for key in ("by", "at", "comment")}
+                return {"approve": approve, **said}
+        return None
 
     def is_same_model(self, model_key: str, digest: str) -> bool:
         return model_key == self.tags.get(MODEL_KEY) or digest == self.tags.get(DIGEST)
@@ -146,6 +159,14 @@ def _pages(search: Any, condition: str | None) -> list[Any]:
         token = page.token
         if not token:
             return found
+
+
+def now(home: Path, spec: str) -> tuple["MlflowClient | SqliteRegistry | HttpRegistry", Version]:
+    """A client, and the version that `spec` means by what MLflow says now."""
+    if is_fresh(home):
+        find({}, spec)
+    client = open_registry(home)
+    return client, find(ask_models(client), spec)
 
 
 def location_of(client: "MlflowClient | SqliteRegistry | HttpRegistry", model_id: str) -> str:

@@ -71,7 +71,7 @@ def test_curves_arrive_whole_and_in_batches(mlflow_home: Path, tmp_path: Path, m
 def test_what_a_run_wrote_last_is_remembered(two_versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tracking.start_parent(two_versions, "opinions", {})
     tracking.finish(two_versions, run, "FINISHED", {})
-    monkeypatch.setattr("tasks.versions.open_client", lambda home: pytest.fail("MLflow was asked"))
+    monkeypatch.setattr("tasks.versions.open_registry", lambda home: pytest.fail("MLflow was asked"))
     assert [version.version for version in read_models(two_versions)["opinions"]] == [2, 1]
 
 
