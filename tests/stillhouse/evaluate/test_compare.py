@@ -175,7 +175,9 @@ def test_a_label_that_depends_on_the_neighbours_is_found(tmp_path, data, monkeyp
     texts = pd.read_parquet(data / "test.parquet")["text"]
     assert scores["agreement"] == pytest.approx(1 - texts.str.contains("film").mean())
     assert 0 < scores["agreement"] < 1
-    assert scores["largest_change"] == pytest.approx((np.e**0.5 - 1) / (np.e**0.5 + 2)), "of the probabilities as served"
+    assert scores["largest_change"] == pytest.approx((np.e**0.5 - 1) / (np.e**0.5 + 2)), (
+        "of the probabilities as served"
+    )
 
 
 def test_a_real_model_agrees_with_itself(compared):
