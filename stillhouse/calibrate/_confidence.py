@@ -27,8 +27,8 @@ def calibrate(settings: "Confidence", job: Job) -> Metrics:
     single = sample.problem == CLASSIFICATION
     if not single and (settings.target_accuracy or settings.smooth_half_life):
         raise UserError(f"{sample.problem} has neither unsure rows nor streams", "Leave these settings out")
-    if UNSURE in sample.labels:
-        raise UserError(f'"{UNSURE}" is a label of the data', "Rename that label: it is the name of the outcome")
+    if UNSURE in sample.labels and settings.target_accuracy:
+        raise UserError(f'"{UNSURE}" is a label of the data', "Leave out target_accuracy, or rename that label")
     job.progress(0, 2, f"scoring {len(sample.rows):,} validation rows")
     scores = load_scorer(job.path("model")).score(sample.rows)
     logits = np.asarray(scores) if single else np.concatenate(scores)

@@ -11,7 +11,7 @@ from stillhouse.batch.smoothing import Smoother
 from stillhouse.files import read_json, write_json
 from tests.stillhouse.batch.test_batch import stop_after
 from tests.stillhouse.batch.tiny_batch import batch, write_rows
-from tests.tasks.tiny_release import make_bundle
+from tests.tasks.tiny_release import LABELS, make_bundle
 
 
 def test_a_row_counts_half_after_the_half_life():
@@ -49,7 +49,8 @@ def test_a_file_is_smoothed_by_topic_across_chunks_and_kills(tmp_path, monkeypat
     mine = out[out["topic"] == "t1"]
     alone = Smoother(20).smooth(mine[["p_negative", "p_neutral", "p_positive"]].to_numpy(), [""] * len(mine))
     assert mine[["s_negative", "s_neutral", "s_positive"]].to_numpy() == pytest.approx(alone, abs=1e-12)
-    assert (mine["smoothed"] != mine["predicted"]).any()
+    assert (mine["s_neutral"] - mine["p_neutral"]).abs().max() > 0.3
+    assert mine["smoothed"].tolist() == [LABELS[best] for best in alone.argmax(axis=1)]
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):

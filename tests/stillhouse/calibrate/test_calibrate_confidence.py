@@ -73,7 +73,8 @@ def test_a_label_called_unsure_is_refused(job):
     for path in (job.path("data") / "labels.json", job.path("model") / "stillhouse.json"):
         path.write_text(path.read_text().replace('"neutral"', '"unsure"'))
     with pytest.raises(UserError, match='"unsure" is a label'):
-        Confidence().run(job)
+        Confidence(target_accuracy=0.9).run(job)
+    assert Confidence().run(job)["coverage"] == 1
 
 
 @pytest.mark.parametrize("settings", [{"smooth_by": "topic"}, {"per_label": True}])
