@@ -1,4 +1,4 @@
-"""`predict`: labels for a text, for lines of the standard input, or for a file of any size."""
+"""`predict`: labels for a text, lines of the standard input or a file of any size; `serve`: over HTTP."""
 
 import json
 import os
@@ -22,7 +22,8 @@ FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".xlsx")
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command()(predict)
+    for command in (predict, serve):
+        app.command()(command)
 
 
 def predict(
@@ -132,3 +133,17 @@ def _bar() -> Iterator["Progress"]:
 
     with bar:
         yield tell
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="name (its champion), name@alias or name/version.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0: any free one.")] = 5001,
+    poll_seconds: Annotated[float, typer.Option(min=0.1, help="How often the registry is asked.")] = 5.0,
+) -> None:
+    """Serve a registered model over HTTP on this machine; a promotion is taken over without a failed request.
+
+    Example: stillhouse serve opinions --port 5001
+    """
+    from flows.serve import serve as serve_model
+
+    serve_model(_home(), model, port, poll_seconds, _say)
