@@ -1,8 +1,5 @@
-"""`predict`, `models`, `promote`, `rollback` and `export`: what came out of the runs."""
+"""`models`, `promote`, `rollback` and `export`: what came out of the runs."""
 
-import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,16 +8,14 @@ import typer
 
 from flows.environment import prepare
 from flows.output import print_json
-from stillhouse.errors import UserError
 from stillhouse.home import find_home
 
-FILES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".txt", ".xlsx")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")]
 
 
 def add_commands(app: typer.Typer) -> None:
-    for command in (predict, models, promote, rollback, export):
+    for command in (models, promote, rollback, export):
         app.command()(command)
 
 
@@ -28,68 +23,6 @@ def _home() -> Path:
     home = find_home()
     prepare(home)
     return home
-
-
-def predict(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="name, name@alias, name/version, or a directory.")],
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="A file, - for standard input, or a text.")],
-    text: Annotated[str, typer.Option(help="Column with the text.")] = "text",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSONL or Parquet file to write.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Label a text, or every row of a file. One row out for one in, in order.
-
-    Example: stillhouse predict opinions "the crew was wonderful"
-    """
-    from flows.predict import predict_file, predict_texts
-
-    directory = _model_directory(model)
-    if source == "-":
-        texts = [line.rstrip("\r\n") for line in sys.stdin]
-        results = predict_texts(directory, texts)
-    elif os.path.isfile(source):  # pathlib raises for a text that is too long for a name
-        summary = predict_file(directory, Path(source), text, output or _default_output(Path(source)))
-        print_json(summary) if as_json else print(f"{summary['rows']:,} rows → {summary['output']}")
-        return
-    elif os.path.isdir(source):
-        raise UserError(f"{source} is a directory", "Name a file in it, or put a text in quotes")
-    elif _looks_like_a_file(source):
-        raise UserError(f"no file {source}", "Name an existing file, or put a text in quotes")
-    else:
-        results = predict_texts(directory, [source])
-    if as_json:
-        print_json({"model": model, "predictions": results})
-        return
-    for result in results:
-        print(json.dumps(result, ensure_ascii=False) if "entities" in result else _line(result))
-
-
-def _looks_like_a_file(source: str) -> bool:
-    """One word that begins as a path does or ends as a file of data or text does."""
-    if source.split() != [source]:
-        return False
-    return source.startswith(("./", "../", "/", "~/")) or source.lower().endswith(FILES)
-
-
-def _line(result: dict[str, Any]) -> str:
-    label = result["label"]
-    return f"{label}\t{result['probabilities'][label]:.4f}"
-
-
-def _default_output(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.predictions.csv")
-
-
-def _model_directory(model: str) -> Path:
-    if os.path.isfile(os.path.join(model, "stillhouse.json")):
-        return Path(model)
-    if os.path.isdir(model):
-        raise UserError(
-            f"{model} is not a model directory", "It needs stillhouse.json, as `stillhouse export` writes it"
-        )
-    from tasks.registry import resolve
-
-    return resolve(_home(), model)["directory"]
 
 
 def models(

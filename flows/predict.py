@@ -1,82 +1,116 @@
-"""Batch prediction: any number of rows, bounded memory, one row out for one in, nothing half-written."""
+"""Predictions with a model by name: which version, which input, what goes to the log."""
 
-import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stillhouse.errors import UserError
-from stillhouse.scorer import load_scorer
+from stillhouse.home import find_home
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+if TYPE_CHECKING:
+    from stillhouse.batch.run import Progress
+    from stillhouse.batch.settings import Model, Settings
+
+KEEP_DAYS = 90.0
+"""How long the prediction log keeps what was logged."""
 
 
-def predict_texts(directory: Path, texts: list[str]) -> list[dict[str, Any]]:
-    """`{"label", "probabilities"}`, or `{"entities"}`, for each text, in order."""
-    return load_scorer(directory).predict(texts)
+def find_model(spec: str, home: Callable[[], Path]) -> "Model":
+    """The model that `spec` means: a directory, or `name`, `name@alias`, `name/version` in the registry of `home()`."""
+    from stillhouse.batch.settings import Model
+
+    if os.path.isfile(os.path.join(spec, "stillhouse.json")):
+        return Model(Path(spec), spec)
+    if os.path.isdir(spec):
+        raise UserError(
+            f"{spec} is not a model directory", "It needs stillhouse.json, as `stillhouse export` writes it"
+        )
+    from tasks.registry import resolve
+
+    found = resolve(home(), spec)
+    return Model(found["directory"], spec, found["name"], found["version"])
 
 
-def predict_file(directory: Path, source: Path, text: str, output: Path) -> dict[str, Any]:
-    """Write `source`'s rows with their predictions to `output` (by its suffix); moved into place when complete."""
-    if output.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot write {output.name}", f"Name a file that ends in {', '.join(FORMATS)}")
-    if output.resolve() == source.resolve():
-        raise UserError("--output is the input itself", "Name another file")
+def predict_texts(model: "Model", texts: list[str], log_home: Path | None = None) -> list[dict[str, Any]]:
+    """What `Scorer.predict` says of each text, in order; with `log_home` it goes to that home's prediction log too."""
+    from stillhouse.scorer import load_scorer
+
+    scorer = load_scorer(model.directory)
+    results = scorer.predict(texts)
+    if log_home is not None and texts:
+        if model.name is None:
+            raise UserError(f"{model.spec} is not registered and has no prediction log", "Leave --log out")
+        import pandas as pd
+
+        from stillhouse.batch.rows import ID, log_rows, predicted_columns, row_ids
+        from stillhouse.batch.settings import Settings
+        from stillhouse.prediction_log import PredictionLog
+
+        run = f"texts-{time.time_ns()}-{os.getpid()}"
+        frame = pd.DataFrame({"text": texts, ID: row_ids(run, 0, len(texts))})
+        columns = predicted_columns(scorer, texts, None, [])
+        PredictionLog(log_home, model.name).append(
+            log_rows(frame, columns, model, Settings(), scorer, time.time()).assign(run=run), run
+        )
+    return results
+
+
+def predict_file(  # noqa: PLR0913 - what to do, where, and whom to tell
+    spec: str,
+    source: str,
+    output: Path,
+    settings: "Settings",
+    home: Callable[[], Path] = find_home,
+    *,
+    keep_days: float | None = KEEP_DAYS,
+    tell: "Progress" = lambda done, total, note: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Write the rows of `source` (a path or URL) with their predictions to `output`; returns the account.
+
+    The version it starts with is kept in the work directory: whoever goes on after a kill goes on with that one,
+    whatever was promoted since. `say` gets a line on what is resumed, or begun anew and why.
+    """
+    from stillhouse.batch.run import Batch
+    from stillhouse.batch.work import Work
+    from stillhouse.prediction_log import PredictionLog
+
     output.parent.mkdir(parents=True, exist_ok=True)
-    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    work = Work(output)
+    with work.locked():
+        pinned = work.pinned(spec)
+        model = _pinned(spec, pinned, home, say) if pinned else find_model(spec, home)
+        batch = Batch(work, model, _local(source, work.directory), settings, home() if model.name else None)
+        if batch.anew:
+            say(f"beginning anew: {batch.anew}")
+        elif batch.rows_done:
+            say(f"going on after {batch.rows_done:,} rows, with {model.title} as it began")
+        account = batch.predict(tell)
+    if batch.log is not None and keep_days is not None and model.name:
+        account["pruned"] = PredictionLog(home(), model.name).prune(keep_days)
+    return account
+
+
+def _pinned(spec: str, pinned: str, home: Callable[[], Path], say: Callable[[str], None]) -> "Model":
+    from dataclasses import replace
+
     try:
-        rows = _write(directory, source, text, part, output.suffix.lower())
-        os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
-    return {"rows": rows, "output": str(output)}
+        return replace(find_model(pinned, home), spec=spec)
+    except UserError as error:
+        say(f"{pinned}, with which this began, cannot be used: {error.message}")
+        return find_model(spec, home)
 
 
-def _write(directory: Path, source: Path, text: str, part: Path, suffix: str) -> int:
-    import pandas as pd
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from stillhouse.data.rows import iter_rows
-
-    scorer = load_scorer(directory)
-    rows, writer, schema = 0, None, None
-    for chunk in iter_rows(source, text):
-        results = scorer.predict([value if isinstance(value, str) else "" for value in chunk[text]])
-        columns = pd.DataFrame(_columns(results), index=chunk.index)
-        chunk = pd.concat([chunk.drop(columns=list(columns), errors="ignore"), columns], axis=1)
-        if suffix == ".parquet":
-            try:
-                table = pa.Table.from_pandas(chunk, schema=schema, preserve_index=False)
-            except pa.ArrowException as error:
-                raise UserError(
-                    f"{source}: a column changes its type after row {rows:,}: {error}", "Write .csv or .jsonl instead"
-                ) from None
-            if schema is None:  # what is empty so far may hold text later
-                fields = [
-                    field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema
-                ]
-                schema = pa.schema(fields)
-                table = table.cast(schema)
-            writer = writer or pq.ParquetWriter(part, schema)
-            writer.write_table(table)
-        elif suffix == ".jsonl":
-            chunk.to_json(part, orient="records", lines=True, mode="a" if rows else "w", force_ascii=False)
-        else:
-            separator = "\t" if suffix == ".tsv" else ","
-            chunk.to_csv(part, sep=separator, index=False, mode="a" if rows else "w", header=not rows)
-        rows += len(chunk)
-    if writer is not None:
-        writer.close()
-    if not rows:
-        raise UserError(f"{source} has no rows", "Give a file with a header and at least one row")
-    return rows
+def is_url(source: str) -> bool:
+    return "://" in source and len(source.split()) == 1
 
 
-def _columns(results: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    if results and "entities" in results[0]:
-        return {"entities": [json.dumps(r["entities"], ensure_ascii=False) for r in results]}
-    columns: dict[str, list[Any]] = {"predicted": [r["label"] for r in results]}
-    for label in results[0]["probabilities"] if results else []:
-        columns[f"p_{label}"] = [r["probabilities"][label] for r in results]
-    return columns
+def _local(source: str, directory: Path) -> Path:
+    """A file on this machine: what a URL gives is kept in the work directory, so that a resumed run reads the same."""
+    if not is_url(source):
+        return Path(source)
+    from stillhouse.source import DigestMemo, fetch_url, resolve_source
+
+    return fetch_url(resolve_source(source, "data", Path.cwd(), {}, DigestMemo()), directory / "input")

@@ -6,6 +6,7 @@ from stillhouse.errors import UserError, nearest
 from stillhouse.method import Method
 
 METHODS = {
+    "calibrate.confidence": "stillhouse.calibrate.confidence:Confidence",
     "distill.hidden": "stillhouse.distill.hidden:Hidden",
     "distill.logits": "stillhouse.distill.logits:Logits",
     "distill.relations": "stillhouse.distill.relations:Relations",

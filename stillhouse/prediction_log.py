@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +43,7 @@ class PredictionLog:
         A part keeps its place when it is written again, whatever the times in it, so that nothing is there twice.
         """
         _check(part)
-        day = datetime.fromtimestamp(float(frame["time"].min()) if len(frame) else time.time(), UTC)
+        day = datetime.fromtimestamp(float(np.min(frame["time"].to_numpy(float))) if len(frame) else time.time(), UTC)
         there = next(iter(self.root.glob(f"????-??-??/{part}.parquet")), None)
         path = there or self.root / day.strftime("%Y-%m-%d") / f"{part}.parquet"
         _write(_table(frame), path)
@@ -82,7 +83,10 @@ class PredictionLog:
         return frame.sort_values("id", ignore_index=True)
 
     def prune(self, keep_days: float) -> int:
-        """Remove the parts, of labels too, whose every row is older than `keep_days`; returns how many."""
+        """Remove the parts, of labels too, that were written, and whose rows are from, before the last `keep_days`.
+
+        Returns how many. Old rows that were logged today stay as long as those of today.
+        """
         oldest, removed = time.time() - keep_days * DAY_SECONDS, 0
         for path in [*self._days(None), *sorted(self.root.glob("labels/*.parquet"))]:
             if (newest := _newest(path)) is not None and newest < oldest:
@@ -140,18 +144,18 @@ def _read(path: Path, start: float | None, end: float | None, columns: list[str]
         if columns is not None:
             there = pq.read_schema(path).names
             columns = [name for name in columns if name in there]
-        table = pq.read_table(path, columns=columns, filters=conditions or None, partitioning=None)
+        table = pq.read_table(path, columns=columns, filters=conditions or None)
     except FileNotFoundError:
         return None
     return table if table.num_rows else None
 
 
 def _newest(path: Path) -> float | None:
-    """The largest time in a part; an empty part is as old as its file."""
+    """The largest time in a part, or that of its file where later."""
     try:
         metadata = pq.read_metadata(path)
         place = metadata.schema.names.index("time")
         times = [metadata.row_group(i).column(place).statistics.max for i in range(metadata.num_row_groups)]
-        return max(times) if metadata.num_rows else path.stat().st_mtime
+        return max([path.stat().st_mtime, *times])
     except FileNotFoundError:
         return None

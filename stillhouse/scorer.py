@@ -17,6 +17,8 @@ class Scorer(Protocol):
     problem: str
     labels: list[str]
     max_length: int
+    about: dict[str, Any]
+    """`stillhouse.json`."""
 
     def score(self, rows: Sequence[Any]) -> Any:
         """Logits in the order of `rows`: float32 [n, classes], or a list of float32 [words, tags]."""
@@ -27,7 +29,7 @@ class Scorer(Protocol):
         ...
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Labels with probabilities, or entities with character offsets."""
+        """Labels and outcomes with probabilities, or entities with character offsets."""
         ...
 
 

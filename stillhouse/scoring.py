@@ -14,6 +14,7 @@ import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ Chunk = tuple[Any, list[list[int]]]
 
 ROWS_AT_ONCE = 1024
 """Rows that are tokenized and sorted together; bounds the memory for inputs of any size."""
+UNSURE = "unsure"
 BATCHES_AHEAD = 8
 """Batches for each instance that may wait or be done: enough work while the next rows are tokenized."""
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -89,16 +91,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
-def choose(probabilities: np.ndarray, labels: list[str], thresholds: dict[str, float] | None) -> np.ndarray:
-    """Index of the predicted label for each row of `probabilities` [n, classes].
+def decide(logits: np.ndarray, labels: list[str], about: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities [n, classes], the index of each row's label, and whether it is sure: by the model's `about`.
 
-    Without thresholds the most probable label; with them the label whose probability is largest relative to its
-    threshold, so that two labels with t and 1 - t give the usual cut at t. A label not named has 1 / classes.
+    `temperature` divides the logits (Guo et al. 2017, arXiv:1706.04599). With `thresholds` the label wins whose
+    probability is largest relative to its threshold, so that two labels with t and 1 - t give the usual cut at t; a
+    label not named has 1 / classes. A row is unsure whose label has less than that label's `unsure_below`.
     """
-    if not thresholds:
-        return probabilities.argmax(axis=-1)
-    cuts = np.array([max(thresholds.get(label, 1 / len(labels)), 1e-9) for label in labels])
-    return (probabilities / cuts).argmax(axis=-1)
+    probabilities = softmax(logits / (about.get("temperature") or 1.0))
+    relative, cuts = about.get("thresholds") or {}, about.get("unsure_below") or {}
+    shares = [max(relative.get(label, 1 / len(labels)), 1e-9) for label in labels] if relative else 1.0
+    chosen = (probabilities / shares).argmax(axis=-1)
+    least = np.array([cuts.get(label, 0.0) for label in labels])
+    return probabilities, chosen, probabilities[np.arange(len(chosen)), chosen] >= least[chosen]
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
@@ -127,11 +132,10 @@ class TextScorer:
         from tokenizers import Tokenizer
 
         directory = Path(directory)
-        about = json.loads((directory / "stillhouse.json").read_text(encoding="utf-8"))
+        about = self.about = json.loads((directory / "stillhouse.json").read_text(encoding="utf-8"))
         self.problem: str = about["problem"]
         self.labels: list[str] = about["labels"]
         self.max_length: int = about["max_length"]
-        self.thresholds: dict[str, float] | None = about.get("thresholds")
         self.normalize: Form = about.get("normalize")
         self.hidden = hidden
         self.forward = forward
@@ -170,7 +174,7 @@ class TextScorer:
         return pooled
 
     def predict(self, texts: Sequence[Any]) -> list[dict[str, Any]]:
-        """Each text's label and probabilities, or its entities with character offsets."""
+        """Each text's label, outcome ("unsure", or the label) and probabilities; or entities with character offsets."""
         texts = as_list(texts)
         if self.problem == "token-classification":
             cleaned = [clean(text) for text in texts]
@@ -180,11 +184,11 @@ class TextScorer:
                 {"entities": self._entities(text, words, logits)}
                 for text, words, logits in zip(cleaned, found, scores, strict=True)
             ]
-        probabilities = softmax(self.score(texts))
-        chosen = choose(probabilities, self.labels, self.thresholds)
+        rows = zip(*decide(self.score(texts), self.labels, self.about), strict=True)
+        named = ((self.labels[i], sure, zip(self.labels, map(float, row), strict=True)) for row, i, sure in rows)
         return [
-            {"label": self.labels[label], "probabilities": dict(zip(self.labels, map(float, row), strict=True))}
-            for label, row in zip(chosen, probabilities, strict=True)
+            {"label": label, "outcome": label if sure else UNSURE, "probabilities": dict(pairs)}
+            for label, sure, pairs in named
         ]
 
     def _run(self, chunks: Iterator[Chunk], output: str) -> Iterator[tuple[Any, list[int], np.ndarray]]:
@@ -280,7 +284,7 @@ class TextScorer:
     def _entities(self, text: str, words: list[tuple[int, int]], logits: np.ndarray) -> list[dict[str, Any]]:
         if not words:
             return []
-        probabilities = softmax(logits)
+        probabilities = softmax(logits / (self.about.get("temperature") or 1.0))
         tags = [self.labels[tag] for tag in probabilities.argmax(axis=-1)]
         entities = []
         for label, first, last in entity_spans(tags):
@@ -291,11 +295,8 @@ class TextScorer:
 
 
 def _firsts(encoding: Any) -> dict[int, int]:
-    firsts: dict[int, int] = {}
-    for position, word in enumerate(encoding.word_ids):
-        if word is not None:
-            firsts.setdefault(word, position)
-    return firsts
+    places = [(word, position) for position, word in enumerate(encoding.word_ids) if word is not None]
+    return dict(reversed(places))
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
@@ -360,7 +361,8 @@ class OnnxScorer(TextScorer):
         # A graph may offer to leave out what only `pooled` needs; its default is to compute both outputs.
         self._optional = any(value.name == "with_pooled" for value in self._session.get_overridable_initializers())
         shapes = {value.name: value.shape for value in self._session.get_outputs()}
-        super().__init__(directory, self._run_together, int(shapes["pooled"][-1]), threads, self._run_alone)
+        hidden, together = int(shapes["pooled"][-1]), partial(self._run_session, self._session)
+        super().__init__(directory, together, hidden, threads, self._run_alone)
 
     def _load(self, threads: int) -> Any:
         import onnxruntime
@@ -373,9 +375,6 @@ class OnnxScorer(TextScorer):
         return onnxruntime.InferenceSession(
             self._model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(self.slower)
         )
-
-    def _run_together(self, feed: Feed, output: str) -> np.ndarray:
-        return self._run_session(self._session, feed, output)
 
     def _run_alone(self, feed: Feed, output: str) -> np.ndarray:
         with self._loading:

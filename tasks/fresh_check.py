@@ -28,8 +28,8 @@ class Blocker(importlib.abc.MetaPathFinder):
 def compare(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> dict[str, Any]:
     """How far predictions are from the expected rows: `{rows, changed, largest_change, example}`.
 
-    `changed` counts rows with another label, or other entities (text, label, place); `largest_change` is the largest
-    absolute difference of a probability or an entity's score, `ABSENT_VALUE` where there is no number.
+    `changed` counts rows with another label or outcome, or other entities (text, label, place); `largest_change`
+    is the largest absolute difference of a probability or an entity's score, `ABSENT_VALUE` where there is no number.
     """
     changed, largest, example = 0, 0.0, ""
     for row, got in zip(rows, found, strict=True):
@@ -38,7 +38,7 @@ def compare(rows: list[dict[str, Any]], found: list[dict[str, Any]]) -> dict[str
             same = [_place(entity) for entity in wanted] == [_place(entity) for entity in there]
             pairs = [(a["score"], b["score"]) for a, b in zip(wanted, there, strict=same)]
         else:
-            same = row["label"] == got["label"]
+            same = row["label"] == got["label"] and row.get("outcome") == got.get("outcome")
             pairs = [(p, got.get(f"p_{label}", ABSENT_VALUE)) for label, p in row["probabilities"].items()]
         largest = max([largest, *(_distance(a, b) for a, b in pairs)])
         if not same:

@@ -25,7 +25,11 @@ def save_served_model(directory: Path, bundle: Path, model_id: str | None = None
     from mlflow.types import ColSpec, DataType, Schema
 
     about = read_json(bundle / "stillhouse.json")
-    columns = [(DataType.string, "label"), *((DataType.double, f"p_{label}") for label in about["labels"])]
+    names = ("label", "outcome")
+    columns = [
+        *((DataType.string, name) for name in names),
+        *((DataType.double, f"p_{label}") for label in about["labels"]),
+    ]
     if about["problem"] == "token-classification":
         columns = [(DataType.string, "entities")]
     outputs = Schema([ColSpec(kind, name) for kind, name in columns])

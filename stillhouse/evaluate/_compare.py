@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillhouse.confidence import sure_figures
 from stillhouse.data.read import load_split
 from stillhouse.errors import UserError
 from stillhouse.evaluate._mcnemar import mcnemar, right_rows
@@ -27,6 +28,7 @@ from stillhouse.files import write_json
 from stillhouse.method import Job, Metrics
 from stillhouse.metrics import bootstrap_interval, confusion, evaluate_predictions, paired_difference, per_class
 from stillhouse.problems import find_problem
+from stillhouse.scoring import decide
 
 if TYPE_CHECKING:
     from stillhouse.evaluate.compare import Compare
@@ -69,7 +71,7 @@ def compare(settings: "Compare", job: Job) -> Metrics:
     if settings.business:
         report["business"] = _business(settings.business, {role: report[role] for role in models})
     write_json(job.out / "scores.json", report)
-    predictions(test, models["candidate"].logits).to_parquet(job.out / "predictions.parquet", index=False)
+    predictions(test, models["candidate"]).to_parquet(job.out / "predictions.parquet", index=False)
     return _line(report)
 
 
@@ -108,6 +110,9 @@ def _model_report(settings: "Compare", seed: int, test: TestRows, model: Scored)
     }  # fmt: skip
     if problem == CLASSIFICATION:
         report["confusion"] = confusion(test.truth, model.logits, len(labels)).tolist()
+        shares, served, sure = decide(np.asarray(model.logits), labels, model.scorer.about)
+        confidence = shares[np.arange(len(served)), served]
+        report["confidence"] = sure_figures(confidence, served == np.asarray(test.truth), sure)
     return report
 
 

@@ -16,6 +16,7 @@ from stillhouse.method import Input, Job
 from stillhouse.metrics import probabilities
 from stillhouse.problems import find_problem
 from stillhouse.scorer import load_scorer
+from stillhouse.scoring import UNSURE, decide
 
 _NOT_THE_MODEL = {"manifest.json", "metrics.jsonl", "rung.json", "ladder.json", "ladder.svg"}
 """Records about a model: scoring needs none of them."""
@@ -104,6 +105,7 @@ def _pick(scores: np.ndarray, columns: list[int]) -> np.ndarray:
 def agreement(model: Scored, test: TestRows, most: int) -> tuple[float, float]:
     """Share of decisions that stay the same when a row is scored alone, and the largest change of a probability."""
     same, decisions, largest = 0, 0, 0.0
+    heat = model.scorer.about.get("temperature") or 1.0
     rows = [test.rows[index] for index in test.sample(most)]
     # Scored here and now: what is kept of the test rows may come from another machine.
     for row, together in zip(rows, model.scorer.score(rows), strict=True):
@@ -112,7 +114,7 @@ def agreement(model: Scored, test: TestRows, most: int) -> tuple[float, float]:
             continue
         same += int((pair[0].argmax(axis=1) == pair[1].argmax(axis=1)).sum())
         decisions += len(pair[0])
-        largest = max(largest, float(np.abs(probabilities(pair[0]) - probabilities(pair[1])).max()))
+        largest = max(largest, float(np.abs(probabilities(pair[0] / heat) - probabilities(pair[1] / heat)).max()))
     return (same / decisions if decisions else 1.0), largest
 
 
@@ -122,16 +124,21 @@ def model_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def predictions(test: TestRows, logits: Any) -> pd.DataFrame:
-    """One row per test row: id, input, true and predicted name(s), and `p_LABEL` for classification."""
+def predictions(test: TestRows, model: Scored) -> pd.DataFrame:
+    """One row per test row: id, input, true and predicted name(s), for classification outcome and `p_LABEL`, as served.
+
+    `predicted` is what the figures count: the largest score.
+    """
+    logits = model.logits
     kind, names = find_problem(test.problem), np.asarray(test.labels, dtype=object)
     kept = test.frame[["id", kind.inputs]].reset_index(drop=True)
     if kind.unit == "word":
         guesses = [names[np.asarray(scores).argmax(axis=-1)].tolist() for scores in logits]
         return kept.assign(label=[names[row].tolist() for row in test.truth], predicted=guesses)
-    shares = probabilities(logits).astype(np.float32)
-    columns = {f"p_{label}": shares[:, index] for index, label in enumerate(test.labels)}
+    shares, served, sure = decide(np.asarray(logits), test.labels, model.scorer.about)
+    columns = {f"p_{label}": shares[:, index].astype(np.float32) for index, label in enumerate(test.labels)}
     chosen = {"label": names[test.truth], "predicted": names[np.asarray(logits).argmax(axis=1)]}
+    chosen["outcome"] = np.where(sure, names[served], UNSURE)
     return pd.concat([kept, pd.DataFrame({**chosen, **columns})], axis=1)
 
 

@@ -221,9 +221,12 @@ def _limits(about: dict[str, Any], scores: dict[str, Any]) -> str:
         else f"a longer text is read in windows of {about['max_length']} tokens"
     )
     weakest = min(scores["candidate"]["per_class"].items(), key=lambda item: item[1]["f1"], default=None)
+    answers = "It always answers with one of its labels, also where none fits"
+    if about.get("unsure_below"):
+        answers = "It names one of its labels also where none fits, with the outcome `unsure` where that is improbable"
     weak = f" Its weakest class is `{weakest[0]}` (F1 {weakest[1]['f1']:.3f})." if weakest else ""
     return f"""## Intended use and limits
 
 For {words} like those it was trained on: same language, same kind of source, same time. The figures above say nothing \
-about other {words}.{weak} It always answers with one of its labels, also where none fits, and {longer}. It repeats \
+about other {words}.{weak} {answers}, and {longer}. It repeats \
 whatever bias its data has; check the slices that matter to you before it decides anything about people."""

@@ -50,6 +50,16 @@ def answers(url: str) -> bool:
         return False
 
 
+def asked(server: str, body: bytes, kind: str = "application/json") -> tuple[int, str]:
+    """Status and body of the answer to any request."""
+    request = urllib.request.Request(f"{server}/invocations", body, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=300) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def predicted(server: str, texts: list[str]) -> list[dict[str, Any]]:
     """What the server says about `texts`, asked in one request."""
     body = {"dataframe_split": {"columns": ["text"], "data": [[text] for text in texts]}}

@@ -11,6 +11,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from stillhouse.release._awkward import awkward_texts
@@ -57,6 +58,33 @@ def light_python(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     command = ["-m", "pip", "install", "-qq", "-r", bundle / "requirements.txt", "-c", ROOT / "requirements.lock"]
     subprocess.run([python, *command], check=True)
     return python
+
+
+@pytest.fixture(scope="module")
+def light_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `stillhouse` of what deployments/Dockerfile.light installs."""
+    directory = tmp_path_factory.mktemp("image")
+    venv.create(directory, with_pip=True)
+    light = ["-r", ROOT / "deployments" / "requirements-light.txt", "-c", ROOT / "requirements.lock"]
+    for what in (light, ["--no-deps", ROOT]):
+        subprocess.run([directory / "bin" / "python", "-m", "pip", "install", "-qq", *what], check=True)
+    return directory / "bin" / "stillhouse"
+
+
+@pytest.mark.parametrize("model", ["opinions", "BUNDLE"])
+def test_the_light_image_predicts_a_file(light_image, bundle, rows, environment, tmp_path, model) -> None:
+    directory = str(next(bundle.glob("artifacts/*/model.onnx")).parent)
+    pd.DataFrame({"text": [row["text"] for row in rows]}).to_parquet(tmp_path / "rows.parquet")
+    home = os.environ.get("DEMO_HOME", ROOT / ".stillhouse")
+    done = subprocess.run(
+        [light_image, "predict", model.replace("BUNDLE", directory), "rows.parquet", "-o", "out.parquet", "--no-log"],
+        env={**environment, "STILLHOUSE_HOME": str(Path(home).resolve())}, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = pd.read_parquet(tmp_path / "out.parquet")
+    agreeing = [row["label"] == label for row, label in zip(rows, found["predicted"], strict=True)]
+    assert sum(agreeing) / ROWS >= LEAST_AGREEMENT
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tasks import fresh_check, registry
 from tasks.logged_model import LARGEST_CHANGE, save_served_model
 from tasks.mlflow_home import load_pyfunc, open_client, tracking_uri
 from tasks.register import register
-from tests.end_to_end.model_server import predicted, serving
+from tests.end_to_end.model_server import asked, predicted, serving
 from tests.tasks.tiny_release import TEXTS, make_bundle, make_release, swap_labels
 
 BIN = Path(sys.executable).parent
@@ -32,9 +33,10 @@ def served_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-@pytest.fixture
-def bare_environment(tmp_path: Path, served_home: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def bare_environment(tmp_path_factory: pytest.TempPathFactory, served_home: Path) -> dict[str, str]:
     """An environment in which every Python process refuses the packages that a deployment does not have."""
+    tmp_path = tmp_path_factory.mktemp("bare")
     (tmp_path / "site").mkdir()
     shutil.copyfile(fresh_check.__file__, tmp_path / "site" / "blocking.py")
     (tmp_path / "site" / "sitecustomize.py").write_text(
@@ -47,10 +49,12 @@ def bare_environment(tmp_path: Path, served_home: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.fixture
-def server(tmp_path: Path, bare_environment: dict[str, str]) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, bare_environment: dict[str, str]) -> Iterator[str]:
     """The address of `mlflow models serve` with the champion."""
-    with serving(Path(sys.executable), "models:/opinions@champion", bare_environment, tmp_path) as address:
+    with serving(
+        Path(sys.executable), "models:/opinions@champion", bare_environment, tmp_path_factory.mktemp("server")
+    ) as address:
         yield address
 
 
@@ -59,6 +63,41 @@ def test_a_served_model_answers_as_the_gate_saw(served_home: Path, server: str) 
     found = fresh_check.compare(rows, predicted(server, [row["text"] for row in rows]))
     assert found["rows"] == len(TEXTS) and found["changed"] == 0
     assert found["largest_change"] <= LARGEST_CHANGE
+
+
+def test_many_at_once_get_their_own_answers(served_home: Path, server: str) -> None:
+    rows = read_json(served_home / "release" / "bundle" / "check.json")["rows"]
+    parts = [[rows[(start + i) % len(rows)] for i in range(1 + start % 5)] for start in range(96)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda part: predicted(server, [row["text"] for row in part]), parts))
+    found = [fresh_check.compare(part, answer) for part, answer in zip(parts, answers, strict=True)]
+    assert sum(one["changed"] for one in found) == 0
+    assert max(one["largest_change"] for one in found) <= LARGEST_CHANGE
+
+
+BAD = {
+    "not json": ('{"dataframe_split": ', "application/json"),
+    "a list": ("[1, 2]", "application/json"),
+    "no known key": ('{"texts": ["a"]}', "application/json"),
+    "another column": ('{"dataframe_split": {"columns": ["txt"], "data": [["a"]]}}', "application/json"),
+    "a null text": ('{"dataframe_split": {"columns": ["text"], "data": [["a"], [null]]}}', "application/json"),
+    "a number": ('{"dataframe_records": [{"text": 7}]}', "application/json"),
+    "no rows": ('{"dataframe_split": {"columns": ["text"], "data": []}}', "application/json"),
+    "an empty list": ('{"inputs": []}', "application/json"),
+    "another type": ("a text", "text/plain"),
+    "not utf-8": (b"\xff\xfe{", "application/json"),
+}
+
+
+def test_a_bad_request_is_refused_and_the_server_lives(served_home: Path, server: str) -> None:
+    for name, (body, kind) in BAD.items():
+        status, message = asked(server, body if isinstance(body, bytes) else body.encode(), kind)
+        assert 400 <= status < 500 and len(message) > 10, (name, status, message)
+    huge = "the good crew " * 200_000
+    rows = read_json(served_home / "release" / "bundle" / "check.json")["rows"]
+    assert [row["label"] for row in predicted(server, [huge, rows[0]["text"]])][1] == rows[0]["label"]
+    found = fresh_check.compare(rows, predicted(server, [row["text"] for row in rows]))
+    assert found["changed"] == 0
 
 
 def test_a_bare_process_has_no_torch(bare_environment: dict[str, str]) -> None:
@@ -109,9 +148,10 @@ def test_a_token_model_gives_its_entities(tmp_path: Path) -> None:
         ({"label": "b", "p_a": 0.75, "p_b": 0.25}, 1, 0.0),
         ({"label": "a", "p_a": 0.75}, 0, 1e9),
         ({"label": "a", "p_a": 0.75, "p_b": float("nan")}, 0, 1e9),
+        ({"label": "a", "outcome": "unsure", "p_a": 0.75, "p_b": 0.25}, 1, 0.0),
     ],
 )
 def test_predictions_are_compared(got: dict[str, Any], changed: int, largest: float) -> None:
-    row = {"text": "one", "label": "a", "probabilities": {"a": 0.75, "b": 0.25}}
-    found = fresh_check.compare([row], [got])
+    row = {"text": "one", "label": "a", "outcome": "a", "probabilities": {"a": 0.75, "b": 0.25}}
+    found = fresh_check.compare([row], [{"outcome": "a", **got}])
     assert found["changed"] == changed and found["largest_change"] == pytest.approx(largest)

@@ -46,9 +46,10 @@ def test_planning_writes_nothing(home, csv):
 
 
 def test_a_setting_moves_its_step_and_all_after_it(home, csv):
-    assert changed(home, csv, "int8.accept_loss=0.5") == {"int8", "cheapest", "scores", "release"}
+    assert changed(home, csv, "int8.accept_loss=0.5") == {"int8", "cheapest", "sure", "scores", "release"}
     assert changed(home, csv, "teacher.learning_rate=1e-6") == {
-        "teacher", "student", "slim", "small", "words", "whole", "onnx", "int8", "cheapest", "scores", "release"
+        "teacher", "student", "slim", "small", "words", "whole", "onnx", "int8", "cheapest", "sure", "scores",
+        "release",
     }  # fmt: skip
 
 

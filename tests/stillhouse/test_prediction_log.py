@@ -78,6 +78,9 @@ def test_retention_removes_whole_parts_that_are_old(tmp_path):
     log.append(frame(now - 9 * DAY_SECONDS, now), "still-needed")
     log.append(frame(now - 20 * DAY_SECONDS), "older")
     log.add_labels(pd.DataFrame({"id": ["x"], "label": ["good"], "time": [now - 30 * DAY_SECONDS]}), "old")
+    assert log.prune(keep_days=7) == 0, "they were written a moment ago"
+    for path in log.root.rglob("*.parquet"):
+        os.utime(path, (now - 8 * DAY_SECONDS,) * 2)
     assert log.prune(keep_days=7) == 3 and log.prune(keep_days=7) == 0
     assert old.parent.is_dir() and len(list(log.root.glob("????-??-??"))) == 1
     assert len(log.read()) == 2 and len(log.labels()) == 0

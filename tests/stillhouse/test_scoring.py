@@ -17,7 +17,7 @@ import stillhouse.scoring as scoring
 from stillhouse.data._clean import clean_text
 from stillhouse.errors import UserError
 from stillhouse.scorer import load_scorer
-from stillhouse.scoring import OnnxScorer, choose, clean, entity_spans, normal, plan_batches, split_words
+from stillhouse.scoring import OnnxScorer, clean, decide, entity_spans, normal, plan_batches, split_words
 from tests.shared_data import shared_data
 from tests.stillhouse.tiny_scoring import TEXTS, WORDS, export, furthest, make_model
 from tests.stillhouse.train.tiny_training import text_rows, word_rows
@@ -258,10 +258,35 @@ def test_bio_tags_become_spans():
     assert entity_spans(["O", "O"]) == [] == entity_spans([])
 
 
+LOGITS = np.log(np.array([[0.7, 0.3], [0.55, 0.45]], np.float32))
+
+
 def test_thresholds_move_the_cut():
-    probabilities = np.array([[0.7, 0.3], [0.55, 0.45]])
-    assert choose(probabilities, ["no", "yes"], None).tolist() == [0, 0]
-    assert choose(probabilities, ["no", "yes"], {"yes": 0.4, "no": 0.6}).tolist() == [0, 1]
+    assert decide(LOGITS, ["no", "yes"], {})[1].tolist() == [0, 0]
+    assert decide(LOGITS, ["no", "yes"], {"thresholds": {"yes": 0.4, "no": 0.6}})[1].tolist() == [0, 1]
+
+
+def test_a_temperature_moves_probabilities_and_no_label():
+    about = {"temperature": 0.5, "thresholds": None}
+    probabilities, chosen, sure = decide(LOGITS, ["no", "yes"], about)
+    assert probabilities[0].tolist() == pytest.approx([0.49 / 0.58, 0.09 / 0.58]) and chosen.tolist() == [0, 0]
+    assert sure.all()
+
+
+def test_what_is_below_its_labels_cut_is_unsure():
+    labels, about = ["no", "yes"], {"thresholds": {"yes": 0.4, "no": 0.6}, "unsure_below": {"no": 0.71}}
+    assert decide(LOGITS, labels, about)[2].tolist() == [False, True], "a label without a cut is always sure"
+    assert decide(LOGITS, labels, {"unsure_below": {"no": 0.6, "yes": 1.0}})[2].tolist() == [True, False]
+    assert [part.shape for part in decide(np.zeros((0, 2), np.float32), labels, about)] == [(0, 2), (0,), (0,)]
+
+
+def test_a_prediction_says_unsure_and_still_names_the_label(texts, tmp_path):
+    directory = shutil.copytree(texts[1], tmp_path / "model")
+    info = json.loads((directory / "stillhouse.json").read_text())
+    plain = load_scorer(directory).predict(["good tea"])[0]
+    assert plain["outcome"] == plain["label"]
+    (directory / "stillhouse.json").write_text(json.dumps({**info, "unsure_below": {plain["label"]: 0.99}}))
+    assert load_scorer(directory).predict(["good tea"]) == [{**plain, "outcome": "unsure"}]
 
 
 def test_the_file_alone_predicts_beside_a_model(texts, tmp_path):

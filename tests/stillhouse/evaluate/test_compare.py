@@ -42,7 +42,7 @@ def test_every_model_gets_the_same_report_on_the_same_rows(compared):
     scores = compared["scores"]
     assert (scores["problem"], scores["split"], scores["rows"]) == ("text-classification", "test", 60)
     assert scores["candidate"].keys() == scores["baseline"].keys() == {
-        "metrics", "intervals", "per_class", "confusion", "bytes", "measured",
+        "metrics", "intervals", "per_class", "confusion", "confidence", "bytes", "measured",
     }  # fmt: skip
     assert scores["candidate"]["metrics"] == dict.fromkeys(
         ["accuracy", "f1_macro", "f1_micro", "precision_macro", "recall_macro", "roc_auc"], 1.0
@@ -104,7 +104,7 @@ def test_the_business_score_is_the_weighted_sum(compared):
 
 def test_predictions_are_readable_rows(compared):
     table = compared["table"]
-    assert list(table.columns) == ["id", "text", "label", "predicted", "p_bad", "p_good", "p_meh"]
+    assert list(table.columns) == ["id", "text", "label", "predicted", "outcome", "p_bad", "p_good", "p_meh"]
     assert table["label"].tolist() == table["predicted"].tolist() == [LABELS[i % 3] for i in range(60)]
     assert table[["p_bad", "p_good", "p_meh"]].sum(axis=1).to_numpy() == pytest.approx(np.ones(60), abs=1e-6)
 
@@ -168,7 +168,7 @@ def test_entities(tmp_path):
 class Herd:
     """Says another label for a text that is scored alone."""
 
-    problem, labels, max_length = "text-classification", LABELS, 32
+    problem, labels, max_length, about = "text-classification", LABELS, 32, {"temperature": 2.0}
 
     def score(self, rows: list[str]) -> np.ndarray:
         logits = np.tile(np.array([1.0, 0.0, 0.0]), (len(rows), 1))
@@ -185,7 +185,9 @@ def test_a_label_that_depends_on_the_neighbours_is_found(tmp_path, data, monkeyp
     texts = pd.read_parquet(data / "test.parquet")["text"]
     assert scores["agreement"] == pytest.approx(1 - texts.str.contains("film").mean())
     assert 0 < scores["agreement"] < 1
-    assert scores["largest_change"] == pytest.approx((np.e - 1) / (np.e + 2))
+    assert scores["largest_change"] == pytest.approx((np.e**0.5 - 1) / (np.e**0.5 + 2)), (
+        "of the probabilities as served"
+    )
 
 
 def test_a_real_model_agrees_with_itself(compared):
