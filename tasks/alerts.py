@@ -117,10 +117,10 @@ def _post(messages: list[dict[str, Any]]) -> None:
     import httpx
 
     url = os.environ["PREFECT_API_URL"].rstrip("/") + "/events"
-    httpx.post(url, json=messages, headers=_credentials(), timeout=SECONDS).raise_for_status()
+    httpx.post(url, json=messages, headers=credentials(), timeout=SECONDS).raise_for_status()
 
 
-def _credentials() -> dict[str, str]:
+def credentials() -> dict[str, str]:
     """As Prefect's own client reads them: a key is a bearer's token, `user:password` is basic authentication."""
     if key := os.environ.get("PREFECT_API_KEY"):
         return {"Authorization": f"Bearer {key}"}
