@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows import cli_catalog, cli_models, cli_store
+from flows import cli_catalog, cli_models, cli_report, cli_store
 from flows.environment import prepare
 from flows.interrupt import CODE, stop_on_signals
 from flows.output import print_json
@@ -123,6 +123,7 @@ def plan(
 
 cli_catalog.add_commands(app)
 cli_models.add_commands(app)
+cli_report.add_commands(app)
 cli_store.add_commands(app)
 
 
