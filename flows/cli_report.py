@@ -19,8 +19,8 @@ def report(
         str,
         typer.Argument(
             metavar="RUN_OR_MODEL",
-            help="A model (name, name@alias, name/version), the newest run of a recipe (name@latest, or its YAML file), "
-            "or the beginning of an artifact's key.",
+            help="A model (name, name@alias, name/version), the newest run of a recipe (name@latest, or its "
+            "YAML file), or the beginning of an artifact's key.",
         ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")] = None,

@@ -31,9 +31,13 @@ def write_report(home: Path, spec: str, output: Path | None = None) -> Path:
 
 
 def report_of(
-    home: Path, key: str, output: Path | None = None, model: dict[str, Any] | None = None, bundle: Path | None = None
-) -> Path:
-    """The report of the artifact `key`; `model` (see `tasks.registry.describe`, with its name) if it is registered."""
+    home: Path, key: str, output: Path | None = None, model: dict[str, Any] | None = None, bundle: Path | None = None,
+    states: dict[str, str] | None = None,
+) -> Path:  # fmt: skip
+    """The report of the artifact `key`; `model` (see `tasks.registry.describe`, with its name) if it is registered.
+
+    `states`: what a run did about each step, by key.
+    """
     from stillhouse.report.collect import collect, read_lines, read_retrains
     from stillhouse.report.page import build_page
 
@@ -41,7 +45,7 @@ def report_of(
     name = model["name"] if model else str(facts["recipe"] or key[:12])
     folder = Path(name).name
     facts |= {
-        "model": model, "made": time.time(), "installed": installed(),
+        "model": model, "states": states or {}, "made": time.time(), "installed": installed(),
         "history": read_lines(home / "monitor" / folder / "history.jsonl"),
         "retrains": read_retrains(home / "retrain" / folder),
     }  # fmt: skip

@@ -24,30 +24,32 @@ from stillhouse.report._svg import (
 )
 from stillhouse.report._text import metric_name, number, percent, size
 
+Place = tuple[float, float, float]
+"""Middle, top and width of a box."""
 NUMBERED = 12
 """So many classes, and the cells of a confusion matrix still have room for their numbers."""
 
 
 def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
     """Counts [rows, columns]; a cell is as dark as its share of the row, and says both where there is room."""
-    left, top = 92, 92 if len(columns) > 4 else 42
-    cell_width = (WIDTH - left - 4) / len(columns)
+    left, top = 92, 88 if len(columns) > 4 else 42
+    turned_ones = len(columns) > 4
+    cell_width = (WIDTH - left - (44 if turned_ones else 4)) / len(columns)
     cell_height = min(cell_width, 62.0) if len(columns) <= NUMBERED else cell_width
     bottom = top + cell_height * len(rows)
     parts = [text(left, 12, "predicted →", "label"), text(0, top - 6, "true ↓", "label")]
     numbered = len(columns) <= NUMBERED and len(rows) <= NUMBERED
     for column, label in enumerate(columns):
         x = left + cell_width * (column + 0.5)
-        if len(columns) <= 4:
-            parts.append(text(x, top - 8, label, "name", 16, text_anchor="middle"))
+        if not turned_ones:
+            parts.append(text(x, top - 8, label, "name", cell_width - 2, text_anchor="middle"))
         else:
             turned = f"rotate(-55 {x:.1f} {top - 8})"
-            parts.append(text(x, top - 8, label, "name" if numbered else "tick", 15, transform=turned))
+            parts.append(text(x, top - 8, label, "name" if numbered else "tick", 72, transform=turned))
     for row, label in enumerate(rows):
         y = top + cell_height * (row + 0.5)
         total = sum(counts[row]) or 1
-        most = 14 if numbered else 17
-        parts.append(text(left - 8, y + 4, label, "name" if numbered else "tick", most, text_anchor="end"))
+        parts.append(text(left - 8, y + 4, label, "name" if numbered else "tick", left - 10, text_anchor="end"))
         for column, guess in enumerate(columns):
             found = counts[row][column]
             parts += _cell(
@@ -109,7 +111,7 @@ def reliability(bins: Sequence[dict[str, Any]], ece: float) -> Markup:
 
 
 def ladder_plot(ladder: dict[str, Any], by: str) -> Markup:
-    """Quality of each rung against its speed or its size (`by`: `speed`, `bytes`), both logarithmic; the Pareto front."""
+    """Quality of each rung against its speed or its size (`by`: `speed`, `bytes`), in logarithms; the Pareto front."""
     rungs = ladder["rungs"]
     xs = {
         rung["name"]: rung["measured"]["texts_per_second"] if by == "speed" else rung["bytes"] / 1e6 for rung in rungs
@@ -145,15 +147,13 @@ def _rung(rung: dict[str, Any], ladder: dict[str, Any], x: float, up: Scale) -> 
     tone = 1 if chosen else 2 if rung["over_budget"] else 0
     quality = rung["quality"]
     state = "chosen" if chosen else "over budget" if rung["over_budget"] else "within budget"
-    tip = f"{rung['name']}, {state}: {number(quality['value'])}, {size(rung['bytes'])}, {rung['measured']['texts_per_second']:,.0f} texts/s"
-    left = x > WIDTH * 0.7
-    words = (
-        f"{rung['name']} ({'chosen' if chosen else 'over budget'})" if chosen or rung["over_budget"] else rung["name"]
-    )
+    tip = f"{rung['name']}, {state}: {number(quality['value'])}, {size(rung['bytes'])}"
+    anchor, aside = ("end", -10) if x > WIDTH * 0.7 else ("start", 10)
+    words = rung["name"] if tone == 0 else f"{rung['name']} ({state})"
     return [
         line(x, up(quality["low"]), x, up(quality["high"]), f"range tone{tone}"),
         marker(x, up(quality["value"]), SHAPES[(0, 2, 3)[tone]], f"mark tone{tone}", tip, 6 if chosen else 4.5),
-        text(x + (-10 if left else 10), up(quality["value"]) - 7, words, "name", 26, text_anchor="end" if left else "start"),
+        text(x + aside, up(quality["value"]) - 7, words, "name", 190, text_anchor=anchor),
     ]  # fmt: skip
 
 
@@ -162,21 +162,13 @@ def step_graph(steps: Sequence[dict[str, Any]], target: str) -> Markup:
 
     `steps`: `{name, method, key, inputs: [{key}]}`, inputs before what they feed; `target` is the key reported on.
     """
-    known = {step["key"] for step in steps}
-    feeds = {step["key"]: [item["key"] for item in step["inputs"] if item["key"] in known] for step in steps}
-    above: dict[str, set[str]] = {}
-    level: dict[str, int] = {}
-    for step in steps:
-        own = feeds[step["key"]]
-        above[step["key"]] = set(own).union(*(above[key] for key in own))
-        level[step["key"]] = 1 + max((level[key] for key in own), default=-1)
-    direct = {key: [k for k in dict.fromkeys(own) if not any(k in above[o] for o in own)] for key, own in feeds.items()}
+    direct, level = _order(steps)
     far = {start for end, starts in direct.items() for start in starts if level[end] - level[start] > 1}
     layers: list[list[dict[str, Any]]] = [[] for _ in range(1 + max(level.values(), default=0))]
     for step in sorted(steps, key=lambda each: each["key"] in far):  # those to the right, where their lines leave
         layers[level[step["key"]]].append(step)
     pitch, height, room = 58, 36, WIDTH - (46 if far else 0)
-    places: dict[str, tuple[float, float, float]] = {}
+    places: dict[str, Place] = {}
     for row, layer in enumerate(layers):
         width = min(190.0, room / len(layer) - 12)
         for column, step in enumerate(layer):
@@ -195,7 +187,20 @@ def step_graph(steps: Sequence[dict[str, Any]], target: str) -> Markup:
     return drawing(len(layers) * pitch - pitch + height + 10, parts, f"Steps, first to last: {words}", "lineage")
 
 
-def _edge(start: tuple[float, float, float], end: tuple[float, float, float], height: float, lane: float) -> Markup:
+def _order(steps: Sequence[dict[str, Any]]) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """(Keys that feed each step and are not implied by others that do, the layer of each step), by key."""
+    known = {step["key"] for step in steps}
+    feeds = {step["key"]: [item["key"] for item in step["inputs"] if item["key"] in known] for step in steps}
+    above: dict[str, set[str]] = {}
+    level: dict[str, int] = {}
+    for key, own in feeds.items():
+        above[key] = set(own).union(*(above[each] for each in own))
+        level[key] = 1 + max((level[each] for each in own), default=-1)
+    direct = {key: [k for k in dict.fromkeys(own) if not any(k in above[o] for o in own)] for key, own in feeds.items()}
+    return direct, level
+
+
+def _edge(start: Place, end: Place, height: float, lane: float) -> Markup:
     """From box to box; past other layers along a `lane` at the right."""
     (x1, y1, width1), (x2, y2, width2) = start, end
     if lane:
@@ -210,9 +215,9 @@ def _edge(start: tuple[float, float, float], end: tuple[float, float, float], he
     return element("path", d=f"M{x1:.1f} {y1:.1f} {curve}", class_="edge")
 
 
-def _box(step: dict[str, Any], place: tuple[float, float, float], height: float, target: bool) -> list[Markup]:
+def _box(step: dict[str, Any], place: Place, height: float, target: bool) -> list[Markup]:
     x, y, width = place
-    room = int(width / 6.4)
+    room = width - 8
     tip = f"{step['name']}: {step['method']}, {step['key'][:12]}"
     return [
         rect(x - width / 2, y, width, height, "box target" if target else "box", tip, rx=6),

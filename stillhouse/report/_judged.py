@@ -5,7 +5,7 @@ from typing import Any
 from stillhouse.problems import PROBLEMS
 from stillhouse.report._grids import NUMBERED, heat_map, reliability
 from stillhouse.report._plots import interval_dots
-from stillhouse.report._text import metric_name, number, percent, signed, size, span
+from stillhouse.report._text import metric_name, number, signed, size, span
 
 Section = dict[str, Any]
 Facts = dict[str, Any]
@@ -21,7 +21,9 @@ def main_metric(facts: Facts) -> str:
     asked = next((step["settings"].get("metric") for step in facts["steps"] if step["kind"] == "release"), None)
     known = (scores.get("candidate") or {}).get("metrics") or {}
     problem = PROBLEMS.get(scores.get("problem", ""))
-    return asked if asked in known else problem.metric if problem else next(iter(known), "accuracy")
+    if asked is not None and asked in known:
+        return asked
+    return problem.metric if problem else next(iter(known), "accuracy")
 
 
 def role_name(facts: Facts, role: str) -> str:
@@ -46,7 +48,8 @@ def summary(facts: Facts) -> Section:
     interval = candidate["intervals"].get(metric, {})
     tiles = [
         _tile(
-            metric_name(metric), number(candidate["metrics"].get(metric)), span(interval.get("low"), interval.get("high")),
+            metric_name(metric), number(candidate["metrics"].get(metric)),
+            span(interval.get("low"), interval.get("high")),
             [_against(facts, role, metric) for role in ("champion", "baseline")],
         )
     ]  # fmt: skip
@@ -108,8 +111,9 @@ def quality(facts: Facts) -> Section | None:
         for name in scores["candidate"]["metrics"]
     ]  # fmt: skip
     classes = [{"label": label, **found} for label, found in scores["candidate"].get("per_class", {}).items()]
+    plot = interval_dots(dots, f"{metric_name(metric)} on the test rows", "quality")
     return {
-        "id": "quality", "title": "Quality", "plot": interval_dots(dots, f"{metric_name(metric)} on the test rows", "quality"),
+        "id": "quality", "title": "Quality", "plot": plot,
         "table": table, "heads": [role_name(facts, role) for role in roles],
         "references": [REFERENCES.get(name, name) for name in references], "rows": scores["rows"], "classes": classes,
         "agreement": scores.get("agreement"), "largest_change": scores.get("largest_change"),

@@ -52,7 +52,8 @@ def training(facts: Facts) -> Section | None:
         best = manifest["metrics"].get("best_step")
         kept = next((row for row in rows if row.get("step") == best), None) or rows[-1]
         stages.append({
-            "name": curve["step"], "method": curve["method"], "plot": learning_curve(curve["step"], rows, metric, best),
+            "name": curve["step"], "method": curve["method"],
+            "plot": learning_curve(curve["step"], rows, metric, best),
             "metric": metric, "value": kept.get(metric), "best": best, "steps": manifest["metrics"].get("steps"),
             "loss": rows[-1].get("train_loss"), "seconds": manifest["measured"].get("seconds"),
             "parameters": manifest["metrics"].get("trained_parameters"),
@@ -87,10 +88,9 @@ def lineage(facts: Facts) -> Section | None:
     for step in steps:
         for item in step["inputs"]:
             feeds.setdefault(step["key"], {}).setdefault(item["slot"], []).append(item["step"])
-    runs = facts.get("run_states") or {}
     return {
-        "id": "lineage", "title": "Lineage", "plot": plot, "steps": steps, "total": total, "sources": sources, "feeds": feeds,
-        "states": runs,
+        "id": "lineage", "title": "Lineage", "plot": plot, "steps": steps, "total": total, "sources": sources,
+        "feeds": feeds, "states": facts.get("states") or {},
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from stillhouse.report._svg import (
     rect,
     text,
 )
-from stillhouse.report._text import metric_name, number, percent, signed, span
+from stillhouse.report._text import fitted, letter_width, metric_name, number, percent, signed, span
 
 LABELS = 25
 """Labels that a plot shows at most; tables show more."""
@@ -43,7 +43,7 @@ def interval_dots(rows: Sequence[dict[str, Any]], title: str, name: str, *, zero
         y, tone = top + pitch * (place + 0.5), row.get("tone", 0)
         value, shown = row["value"], signed(row["value"]) if zero else number(row["value"])
         tip = f"{row['name']}: {shown}"
-        parts.append(text(left - 10, y + 4, row["name"], "name", 20, text_anchor="end"))
+        parts.append(text(left - 10, y + 4, row["name"], "name", left - 12, text_anchor="end"))
         if row.get("low") is not None:
             parts.append(line(scale(row["low"]), y, scale(row["high"]), y, f"range tone{tone}"))
             tip += f" ({span(row['low'], row['high'])})"
@@ -71,7 +71,7 @@ def label_shares(classes: dict[str, dict[str, int]]) -> Markup | None:
     for place, (label, row) in enumerate(shares.items()):
         y = top + pitch * (place + 0.5)
         tip = ", ".join(f"{split} {percent(share)}" for split, share in zip(splits, row, strict=True))
-        parts.append(text(left - 10, y + 4, label, "name", 18, text_anchor="end"))
+        parts.append(text(left - 10, y + 4, label, "name", left - 12, text_anchor="end"))
         parts.append(rect(left, y - 7, scale(row[0]) - left, 14, "bar tone0", f"{label}: {tip}"))
         for tone, share in list(enumerate(row))[1:]:
             aside = 3.5 if tone == 1 else -3.5  # two equal shares stay two marks
@@ -86,7 +86,7 @@ def _rank(classes: dict[str, dict[str, int]], label: str) -> tuple[int, str]:
 
 def _legend(entries: Sequence[tuple[str, int, str]], x: float) -> list[Markup]:
     """Entries `(words, tone, kind)` in one line at the top; kind is `bar`, `mark` or `line`."""
-    parts, at = [], x
+    parts, at, room = [], x, (WIDTH - x) / max(1, len(entries)) - 30
     for words, tone, kind in entries:
         if kind == "bar":
             parts.append(rect(at, 3, 10, 10, f"bar tone{tone}"))
@@ -97,8 +97,9 @@ def _legend(entries: Sequence[tuple[str, int, str]], x: float) -> list[Markup]:
             ]
         else:
             parts.append(marker(at + 5, 8, SHAPES[tone % 4], f"mark tone{tone}"))
-        parts.append(text(at + 16, 12, words, "label", 24))
-        at += 30 + 6.2 * min(24, len(words))
+        shown = fitted(words, room)
+        parts.append(text(at + 16, 12, words, "label", room))
+        at += 28 + sum(letter_width(letter) for letter in shown)
     return parts
 
 
@@ -151,13 +152,13 @@ def stages_curve(stages: Sequence[tuple[str, Sequence[dict[str, Any]]]], metric:
     scale = Scale(*padded([y for *_, points in found for _, y in points], 0.12), bottom, top)
     parts = axis_y(scale, 48, WIDTH - 14, "", plain)
     parts += axis_x(across, bottom, top, "optimizer steps of all stages, one after the other", plain)
-    parts.append(text(0, 12, f"{metric_name(metric)} (validation)", "label", 60))
+    parts.append(text(0, 12, f"{metric_name(metric)} (validation)", "label"))
     for place, (name, first, end, points) in enumerate(found):
         tone = place % 4
         if first:
             parts.append(line(across(first), top - 6, across(first), bottom, "best"))
         middle, high = across((first + end) / 2), top - 10 if place % 2 == 0 else top - 24
-        parts.append(text(middle, high, name, "name", 16, text_anchor="middle"))
+        parts.append(text(middle, high, name, "name", 90, text_anchor="middle"))
         parts.append(path([(across(x), scale(y)) for x, y in points], f"curve tone{tone}"))
         for x, y in points:
             tip = f"{name}: {number(y, 4)} at its step {x - first:g}"

@@ -109,7 +109,7 @@ def entity_errors(frame: "DataFrame") -> dict[str, Any]:
         if wrong:
             sentences.append((len(wrong), {"pieces": _pieces(list(words), wrong), "errors": _say(list(words), wrong)}))
     sentences.sort(key=lambda item: -item[0])
-    names = sorted({name for pair in matrix for name in pair} - {NOTHING}) + [NOTHING]
+    names = [*sorted({name for pair in matrix for name in pair} - {NOTHING}), NOTHING]
     counts = [[matrix[(true, guess)] for guess in names] for true in names]
     return {
         "kinds": dict(kinds), "names": names, "counts": counts, "wrong_sentences": len(sentences),

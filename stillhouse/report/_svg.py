@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from stillhouse.report._text import clean, short
+from stillhouse.report._text import clean, clip, fitted
 
 WIDTH = 440
 SHAPES = ("circle", "square", "diamond", "triangle")
@@ -25,7 +25,7 @@ def element(name: str, *children: Any, **attributes: Any) -> Markup:
             value = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
             parts.append(f' {key.rstrip("_").replace("_", "-")}="{escape(clean(str(value)))}"')
     inner = "".join(escape(clean(child)) for child in children)
-    return Markup("".join([*parts, f">{inner}</{name}>"]))  # noqa: S704 - each part was escaped above
+    return Markup("".join([*parts, f">{inner}</{name}>"]))  # each part was escaped above
 
 
 def drawing(height: float, parts: Iterable[Markup], label: str, name: str, width: float = WIDTH) -> Markup:
@@ -36,11 +36,10 @@ def drawing(height: float, parts: Iterable[Markup], label: str, name: str, width
     )  # fmt: skip
 
 
-def text(x: float, y: float, words: Any, class_: str = "", most: int = 40, **attributes: Any) -> Markup:
-    """A label, cut to `most` characters; the whole of it as a tooltip where it was cut."""
-    words = str(words)
-    shown = short(words, most)
-    tooltip = [element("title", short(words, 300))] if shown != words else []
+def text(x: float, y: float, words: Any, class_: str = "", room: float = WIDTH - 20, **attributes: Any) -> Markup:
+    """A label, cut to `room` units; more of it as a tooltip where it was cut."""
+    shown = fitted(words, room)
+    tooltip = [element("title", clip(words, 300))] if shown.endswith("…") else []
     return element("text", shown, *tooltip, x=float(x), y=float(y), class_=class_ or None, **attributes)
 
 
@@ -142,7 +141,7 @@ def axis_x(scale: Scale, y: float, top: float, title: str, show: Callable[[float
         parts += [line(at, top, at, y, "grid"), text(at, y + 14, show(tick), "tick", text_anchor="middle")]
     parts.append(line(scale.start, y, scale.end, y, "axis"))
     if title:
-        parts.append(text((scale.start + scale.end) / 2, y + 30, title, "label", 60, text_anchor="middle"))
+        parts.append(text((scale.start + scale.end) / 2, y + 30, title, "label", text_anchor="middle"))
     return parts
 
 
@@ -155,7 +154,7 @@ def axis_y(
         at = scale(tick)
         parts += [line(x, at, right, at, "grid"), text(x - 6, at + 3.5, show(tick), "tick", text_anchor="end")]
     if title:
-        parts.append(text(0, scale.end - 12, title, "label", 60))
+        parts.append(text(0, scale.end - 12, title, "label"))
     return parts
 
 

@@ -34,10 +34,24 @@ def clip(text: Any, most: int = CLIPPED) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 
-def short(text: Any, most: int) -> str:
-    """As a label of a plot."""
-    text = str(text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def fitted(text: Any, room: float) -> str:
+    """As a label of a plot: cut so that it is at most about `room` units wide at 12 units a letter's height."""
+    text = clean(str(text)).replace("\n", " ")
+    width = 0.0
+    for place, letter in enumerate(text):
+        width += letter_width(letter)
+        if width > room:
+            return text[: max(1, place - 1)] + "…"
+    return text
+
+
+def letter_width(letter: str) -> float:
+    """Of a wide sans serif, so that another one fits too."""
+    if letter in "iIjl.,:;'|![]()":
+        return 5.0
+    if ord(letter) > 0x1100:
+        return 13.0
+    return 11.5 if letter in "mwMWQ@%—" else 8.4 if letter.isupper() else 7.6
 
 
 def is_number(value: Any) -> bool:
@@ -116,5 +130,5 @@ def metric_name(name: str) -> str:
 
 FILTERS = {
     function.__name__: function
-    for function in (clip, short, number, signed, count, percent, size, duration, moment, figure, span, metric_name)
+    for function in (clip, number, signed, count, percent, size, duration, moment, figure, span, metric_name)
 }

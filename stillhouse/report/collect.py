@@ -18,7 +18,7 @@ MOST_LINES = 2000
 
 
 def collect(home: Path, key: str, bundle: Path | None = None) -> Facts:
-    """Facts about the artifact `key` and all it was made of; `bundle`: its registered files, for what the store lost."""
+    """Facts about the artifact `key` and what it was made of; `bundle`: its registered files, if the store lost it."""
     store = Store(home)
     steps = store.lineage(key)
     release = next((step for step in reversed(steps) if step["kind"] == "release"), None)

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from stillhouse.report import _judged, _made, _watched
 from stillhouse.report._text import FILTERS, clean, clip
@@ -32,7 +32,7 @@ SECTIONS = (
 def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("stillhouse.report", "templates"), autoescape=True, finalize=clean, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, undefined=ChainableUndefined,
     )  # fmt: skip
     environment.filters.update(FILTERS)
     return environment
