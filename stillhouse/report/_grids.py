@@ -153,7 +153,7 @@ def _rung(rung: dict[str, Any], ladder: dict[str, Any], x: float, up: Scale) -> 
     return [
         line(x, up(quality["low"]), x, up(quality["high"]), f"range tone{tone}"),
         marker(x, up(quality["value"]), SHAPES[(0, 2, 3)[tone]], f"mark tone{tone}", tip, 6 if chosen else 4.5),
-        text(x + aside, up(quality["value"]) - 7, words, "name", 190, text_anchor=anchor),
+        text(x + aside, up(quality["value"]) - 7, words, "name halo", 190, text_anchor=anchor),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ Section = dict[str, Any]
 Facts = dict[str, Any]
 MAP_CLASSES = 30
 """Of more classes the confusion matrix shows those with the most errors."""
-REFERENCES = {"majority": "most frequent label", "linear": "TF-IDF + linear"}
+REFERENCES = {"majority": "commonest label", "linear": "TF-IDF + linear"}
 TONES = {"candidate": 1, "baseline": 0, "champion": 2}
 
 
@@ -41,6 +41,7 @@ def roles_of(facts: Facts) -> list[str]:
 def summary(facts: Facts) -> Section:
     """What it is, whether it passed, and the handful of figures that matter."""
     section: Section = {"id": "summary", "title": "Summary", "tiles": [], "rules": _rules(facts)}
+    section["labels"] = _shown_labels((facts.get("about") or {}).get("labels") or [])
     scores = facts.get("scores")
     if not scores:
         return section
@@ -68,6 +69,14 @@ def summary(facts: Facts) -> Section:
         tiles.append(_tile("latency of one text", f"{measured['latency_p50_ms']:.1f} ms", slowest, []))
     tiles.append(_tile("test rows", f"{scores['rows']:,}", "seen by no step before", []))
     return {**section, "tiles": tiles}
+
+
+def _shown_labels(labels: list[Any]) -> list[str]:
+    """Of BIO tags the types."""
+    words = [str(label) for label in labels]
+    if "O" in words and any(word.startswith("B-") for word in words):
+        return list(dict.fromkeys(word.partition("-")[2] for word in words if "-" in word))
+    return words
 
 
 def _tile(name: str, value: str, below: str, notes: list[str]) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def confusion(facts: Facts) -> Section | None:
         rows = [name for name, row in zip(names, counts, strict=True) if sum(row)]
         counts = [row for row in counts if sum(row)]
     elif matrix:
-        names = list(facts["scores"]["candidate"]["per_class"])
+        names = _label_names(facts, len(matrix))
         rows, counts, note = names, matrix, ""
     else:
         return None
@@ -168,6 +177,14 @@ def confusion(facts: Facts) -> Section | None:
     }  # fmt: skip
 
 
+def _label_names(facts: Facts, classes: int) -> list[str]:
+    """Of the rows of the matrix, in the data's order: the keys of `scores.json` are sorted, they do not tell."""
+    for labels in (facts["predictions"].get("labels"), (facts.get("about") or {}).get("labels")):
+        if labels and len(labels) == classes:
+            return [str(label) for label in labels]
+    return [f"class {number}" for number in range(classes)]
+
+
 def calibration(facts: Facts) -> Section | None:
     """Whether a confidence of 80 % is right 80 times of 100."""
     found = facts["predictions"].get("calibration")
@@ -186,7 +203,10 @@ def slices(facts: Facts) -> Section | None:
     by_role = scores.get("slices_by_role") or {"candidate": scores.get("slices") or {}}
     roles = [role for role in ("candidate", "champion", "baseline") if by_role.get(role)]
     tables = []
+    elsewhere = "epoch" if scores and _epochs(facts) else None
     for column, values in (by_role.get("candidate") or {}).items():
+        if column == elsewhere:
+            continue
         rows = [
             {
                 "value": value, "rows": found.get("rows"),

@@ -31,7 +31,7 @@ def interval_dots(rows: Sequence[dict[str, Any]], title: str, name: str, *, zero
 
     `zero` marks where nothing differs. `tone` numbers colour and shape.
     """
-    left, right, pitch, top = 134, 62, 27, 10
+    left, right, pitch, top = 146, 62, 27, 10
     known = [row[part] for row in rows for part in ("value", "low", "high") if row.get(part) is not None]
     low, high = padded([*known, 0.0] if zero else known)
     scale = Scale(low, high, left, WIDTH - right)

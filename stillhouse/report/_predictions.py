@@ -15,7 +15,7 @@ BINS = 10
 PAIRS = 12
 """Pairs of classes of which errors are shown, the commonest first."""
 EACH = 3
-SENTENCES = 16
+SENTENCES = 10
 NOTHING = "(none)"
 """In the matrix of entities: no entity there."""
 Z = 1.959964
@@ -23,7 +23,7 @@ Z = 1.959964
 
 
 def look_at(frame: "DataFrame") -> dict[str, Any]:
-    """`{"rows", "calibration"?, "pairs"}` of texts, `{"rows", "entities"}` of words; empty for other columns."""
+    """`{"rows", "labels", "calibration"?, "pairs"}` of texts, `{"rows", "entities"}` of words; else empty."""
     if not len(frame) or not {"label", "predicted"} <= set(frame.columns):
         return {}
     if "words" in frame.columns:
@@ -32,7 +32,7 @@ def look_at(frame: "DataFrame") -> dict[str, Any]:
         return {}
     probabilities = [name for name in frame.columns if name.startswith("p_")]
     right = (frame["label"] == frame["predicted"]).to_numpy()
-    found: dict[str, Any] = {"rows": len(frame)}
+    found: dict[str, Any] = {"rows": len(frame), "labels": [name.removeprefix("p_") for name in probabilities]}
     confidence = frame[probabilities].to_numpy(np.float64).max(axis=1) if probabilities else None
     if confidence is not None and np.isfinite(confidence).all():
         found["calibration"] = calibrate(confidence, right)

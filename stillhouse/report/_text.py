@@ -29,8 +29,8 @@ def clean(value: Any) -> Any:
 
 
 def clip(text: Any, most: int = CLIPPED) -> str:
-    """The beginning of a text, and how much more of it there is."""
-    text = str(text)
+    """The beginning of a text, and how much more of it there is; "" for None."""
+    text = "" if text is None else str(text)
     return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 

@@ -98,6 +98,12 @@ def test_figures_stand_where_they_belong(whole):
     assert "prepare.text" in text and "A <CPU>" in text
 
 
+def test_the_matrix_is_in_the_order_of_the_labels_not_of_the_alphabet(whole):
+    tips = re.findall(r"<title>([^<]*)</title>", whole)
+    assert "negative → negative: 30 (75.0 % of negative)" in tips
+    assert any(tip.startswith("&lt;script&gt;alert") and "→ neutral: 4 (26.7 %" in tip for tip in tips)
+
+
 def test_a_refusal_says_why(tmp_path):
     key = make_home(tmp_path)
     write_json(tmp_path / "store" / "artifacts" / key / "verdict.json", verdict(passed=False))
