@@ -8,6 +8,7 @@ from typing import Any
 from flows.environment import check_prefect_database, has_server
 from flows.origin import version_tags
 from flows.request import Request, Result
+from flows.run_report import add_report
 from pipelines.execute import check_disk, estimate_seconds, find_hit, job_spec, save_pinned
 from pipelines.explain import causes
 from pipelines.listener import Listener, Outcome
@@ -98,7 +99,13 @@ def _run_flow(request: Request, home: Path, listener: Listener) -> Result:
 
 
 def conclude(plan: Plan, home: Path, request: Request, outcomes: list[Outcome], run_id: str | None) -> Result:
-    """Push what the gate passed to the registry (idempotent), and put the account together."""
+    """Push what the gate passed to the registry (idempotent), write the report, and put the account together."""
+    result = _registered(plan, home, request, outcomes, run_id)
+    add_report(result, plan, home, run_id)
+    return result
+
+
+def _registered(plan: Plan, home: Path, request: Request, outcomes: list[Outcome], run_id: str | None) -> Result:
     result = Result(plan.recipe.name, outcomes)
     release = next((step for step in plan.steps if step.kind == "release"), None)
     if release is None:

@@ -35,6 +35,8 @@ class Result:
     """Why nothing was promoted although all steps are done (exit 3)."""
     links: list[tuple[str, str]] = field(default_factory=list)
     """`(title, address)` of pages that show more of it; on the run's page, not in the JSON object."""
+    report: str | None = None
+    """Address or file of its report."""
 
     def as_json(self) -> dict[str, Any]:
         """The documented object; keys are a promise."""
@@ -42,4 +44,5 @@ class Result:
             "recipe": self.recipe, "flow_run": self.flow_run, "seconds": round(self.seconds, 2), "steps": self.steps,
             "gate": self.gate, "model": self.model,
         }  # fmt: skip
-        return value | ({"refusal": self.refusal} if self.refusal else {})
+        more = {"refusal": self.refusal, "report": self.report}
+        return value | {name: each for name, each in more.items() if each}

@@ -117,6 +117,8 @@ def show_result(result: Result, rungs: list[dict[str, Any]], next_steps: list[st
         console.print(f"model: [bold]{result.model['name']}[/] version {result.model['version']}{alias}")
         if result.model.get("note"):
             console.print(f"[yellow]{result.model['note']}[/]", soft_wrap=True)
+    if result.report:
+        console.print(f"report: {escape(result.report)}", soft_wrap=True)
     console.print(f"done in {duration(result.seconds)}")
     if next_steps:
         console.print("next:")

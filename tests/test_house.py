@@ -34,6 +34,8 @@ def test_the_wheel_has_all_four_packages_and_the_recipes(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {path.relative_to(ROOT).as_posix() for path in SOURCES}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "pipelines" / "recipes").glob("*.yaml")}
+    templates = [path.relative_to(ROOT).as_posix() for path in (ROOT / "stillhouse/report/templates").iterdir()]
+    assert len(templates) > 10 and set(templates) <= names
     assert expected <= names
     assert not any(name.startswith(("tests", "benchmarks")) for name in names)
 
@@ -68,6 +70,7 @@ def test_nothing_unsafe_is_called(word):
 
 COMMANDS = (
     "run", "plan", "new", "recipes", "methods", "predict", "models", "promote", "rollback", "export", "doctor", "up",
+    "report", "retrain",
 )  # fmt: skip
 
 

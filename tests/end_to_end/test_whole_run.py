@@ -28,6 +28,11 @@ def test_from_rows_to_a_registered_model_and_back(cli_after_run, first_run, tiny
     second = cli.json("run", recipe)
     assert states(second) == dict.fromkeys(STEPS, "cached")
     assert second["model"]["version"] == 1 and second["flow_run"] is None
+    assert (kept := Path(second["report"])).parent == cli.home / "reports"
+    assert kept.read_bytes() == Path(first["report"]).read_bytes(), "nothing ran, and yet it was written again"
+    logged = list((cli.home / "mlartifacts").rglob("report.html"))
+    assert [path.read_bytes() for path in logged] == [kept.read_bytes()]
+    assert Path(cli("report", "tiny").stdout.strip()) == kept and "tiny version 1" in kept.read_text()
 
     answer = cli.json("predict", "tiny", "the crew was awful rude")["predictions"][0]
     assert set(answer["probabilities"]) == {"good", "bad", "plain"}
