@@ -22,6 +22,9 @@ def add_commands(app: typer.Typer) -> None:
 def up(
     prefect_port: Annotated[int | None, typer.Option(metavar="PORT", help="Of the Prefect server [4200].")] = None,
     mlflow_port: Annotated[int | None, typer.Option(metavar="PORT", help="Of the MLflow server [5000].")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where alerts are sent; also $STILLHOUSE_WEBHOOK_URL.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start Prefect, MLflow and a worker for this home; keep them up until Ctrl-C.
@@ -48,4 +51,4 @@ def up(
                 print("Ctrl-C stops everything; what it knows is kept")
         sys.stdout.flush()
 
-    raise typer.Exit(bring_up(home, {"prefect": prefect_port, "mlflow": mlflow_port}, say, ready))
+    raise typer.Exit(bring_up(home, {"prefect": prefect_port, "mlflow": mlflow_port}, webhook, say, ready))

@@ -59,6 +59,12 @@ def train(  # noqa: PLR0913
     promote: Annotated[
         bool, parameter("Promote", "Make the model champion if the gate passes it; off: it stays challenger")
     ] = True,
+    approval: Annotated[
+        bool, parameter("Approval", "Wait for a person's word before the model becomes champion")
+    ] = False,
+    approval_timeout_hours: Annotated[
+        float, parameter("Hours to approve", "After so many without an answer it stays challenger", gt=0)
+    ] = 24,
     overrides: Annotated[
         list[Override],
         parameter(
@@ -71,6 +77,8 @@ def train(  # noqa: PLR0913
 
     def request(home: Path) -> Request:
         changes = [*overrides_of(recipe, home, data, seed), *(one.strip() for one in overrides)]
-        return Request(recipe, changes, promote=promote)
+        return Request(
+            recipe, changes, promote=promote, approval=approval, approval_timeout_hours=approval_timeout_hours
+        )
 
     return run_in_session(request)

@@ -19,6 +19,7 @@ from flows.supervised import Supervised
 from stillhouse.errors import BugError, UserError
 from stillhouse.files import read_json, write_json
 from stillhouse.home import make_home
+from tasks.automations import check_webhook, ensure_automations
 from tasks.mlflow_home import DATABASE, lock
 from tasks.processes import process_start
 from tasks.running_up import FILE, POOL, Addresses, running
@@ -37,12 +38,16 @@ class Stopped(Exception):
     """Somebody asked for the end while things were being started."""
 
 
-def bring_up(home: Path, asked: dict[str, int | None], say: Say, ready: Callable[[Addresses, bool], None]) -> int:
-    """Run until SIGINT, SIGTERM or SIGHUP; returns the exit code.
+def bring_up(
+    home: Path, asked: dict[str, int | None], webhook: str | None, say: Say, ready: Callable[[Addresses, bool], None]
+) -> int:  # fmt: skip
+    """Run until SIGINT, SIGTERM or SIGHUP; returns the exit code. Alerts go to `webhook` (see `ensure_automations`).
 
     `ready` gets the addresses once everything is healthy, and whether that was so before: a second `up` of the home
     only tells them. Raises `UserError` for ports that are taken, a home or database that cannot be used.
     """
+    if webhook:
+        check_webhook(webhook)
     make_home(home)
     claim = lock(home, "up")
     try:
@@ -58,7 +63,7 @@ def bring_up(home: Path, asked: dict[str, int | None], say: Say, ready: Callable
         reserved = Reserved()
         ports = choose(home, asked, reserved)
         _agree_with_shell(ports)
-        return _Up(home, ports, say).run(ready)
+        return _Up(home, ports, webhook, say).run(ready)
     finally:
         claim.release()
 
@@ -115,8 +120,8 @@ def home_hint() -> str:
 class _Up:
     """The three processes, their keeper, and what to do when one ends or all are to end."""
 
-    def __init__(self, home: Path, ports: Ports, say: Say) -> None:
-        self.home, self.say = home, say
+    def __init__(self, home: Path, ports: Ports, webhook: str | None, say: Say) -> None:
+        self.home, self.webhook, self.say = home, webhook, say
         self.api = f"{servers.prefect_address(ports)}/api"
         self.addresses: Addresses = {
             "pid": os.getpid(), "process": process_start(os.getpid()) or "", "prefect": servers.prefect_address(ports),
@@ -156,6 +161,7 @@ class _Up:
         self._deploy(servers.shipped("prefect.yaml"))
         if (self.home / "prefect.yaml").exists():
             self._deploy(self.home / "prefect.yaml")
+        ensure_automations(self.api, self.webhook)
         write_json(self.home / FILE, self.addresses)
         self.worker.start()
         self._until_healthy(self.worker)
