@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.environment import QUIET
 from flows.marked import MARK
 from flows.ports import HOST, Ports
-from flows.prefect_api import ask, worker_is_online
+from flows.prefect_api import HEALTH_SECONDS, ask, worker_is_online
 from stillhouse.home import VARIABLE
 from tasks.mlflow_home import ARTIFACTS, DATABASE
 from tasks.mlflow_home import QUIET as QUIET_MLFLOW
@@ -75,7 +75,7 @@ def _prefect_server(home: Path, ports: Ports) -> Service:
     command = ["prefect", "server", "start", "--host", HOST, "--port", str(ports.prefect), "--analytics-off"]
     return Service(
         "Prefect server", _module(command), {**environment(home, ports), **own}, home / "logs" / "prefect-server.log",
-        lambda since: _answers(lambda: ask(api, "health", method="GET") is True),
+        lambda since: _answers(lambda: ask(api, "health", method="GET", timeout=HEALTH_SECONDS) is True),
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _answers(question: Callable[[], bool]) -> bool:
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=HEALTH_SECONDS) as response:
         return response.read()
 
 

@@ -109,12 +109,8 @@ def _agree_with_shell(ports: Ports) -> None:
         if set_to and set_to != address:
             raise UserError(
                 f"{name} is set to {set_to}: commands would go there, not to the servers of `up`",
-                f"Unset it; `up` and the commands find each other through the home ({home_hint()})",
+                "Unset it: `up` and the commands find each other through the home",
             )
-
-
-def home_hint() -> str:
-    return "STILLHOUSE_HOME, or .stillhouse/ here"
 
 
 class _Up:
@@ -155,13 +151,14 @@ class _Up:
         self.say("starting the Prefect server and the MLflow server (the first time in a home takes half a minute)")
         for server in (self.prefect, self.mlflow):
             server.start()
-        self._until_healthy(self.prefect, self.mlflow)
-        prefect_api.mend_flow_runs(self.api, set(), ("PENDING", *ENDED))
+        self._until_healthy(self.prefect)
+        prefect_api.mend_flow_runs(self.api, set, ("PENDING", *ENDED))
         prefect_api.make_pool(self.api, read_json(servers.shipped("process-pool.json")))
         self._deploy(servers.shipped("prefect.yaml"))
         if (self.home / "prefect.yaml").exists():
             self._deploy(self.home / "prefect.yaml")
         ensure_automations(self.api, self.webhook)
+        self._until_healthy(self.mlflow)
         write_json(self.home / FILE, self.addresses)
         self.worker.start()
         self._until_healthy(self.worker)
@@ -200,6 +197,8 @@ class _Up:
             self.keeper = keeper.start(self.home)
         for server in (self.prefect, self.mlflow):
             server.revive()
+        for one in (self.prefect, self.mlflow, self.worker):
+            one.is_healthy()  # says so when it is back
         if self.worker.is_due() and self.prefect.is_healthy():
             self._mend("PENDING", *ENDED)
             self.worker.revive()
@@ -215,8 +214,7 @@ class _Up:
     def _mend(self, *states: str) -> None:
         """Flow runs that lost their process; the server may be away just now: the next time, then."""
         with suppress(OSError, ValueError):
-            executed = {run for run in marked(self.home).values() if run}
-            mended = prefect_api.mend_flow_runs(self.api, executed, states)
+            mended = prefect_api.mend_flow_runs(self.api, lambda: set(marked(self.home).values()), states)
             if mended:
                 self.say(f"{len(mended)} flow runs had lost their process; what became of them is on their pages")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import environment, keeper, ports, supervised
+from flows import environment, keeper, ports, prefect_api, supervised
 from flows.marked import FLOW_RUN, MARK, alive, marked
 from flows.ports import Reserved, choose
 from flows.servers import Service, services, shipped
@@ -249,3 +249,60 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path):
         env={**os.environ, "STILLHOUSE_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 2 and "cannot write to the home directory" in json.loads(done.stdout)["error"]["message"]
+
+
+@pytest.fixture
+def prefect_double():
+    """A server that answers as Prefect does, for a pool with one run in each state; what it was told is kept."""
+    import http.server
+    import threading
+
+    states = {"a": "RUNNING", "b": "RUNNING", "c": "PENDING", "d": "CANCELLING", "e": "RUNNING"}
+    told: dict[str, dict] = {}
+    busy = [2]
+
+    class Double(http.server.BaseHTTPRequestHandler):
+        def log_message(self, format, *args):
+            pass
+
+        def answer(self, value, code=200):
+            body = json.dumps(value).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            run = self.path.rpartition("/")[2]
+            self.answer({"id": run, "state_type": "COMPLETED" if run == "e" else states[run]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path.endswith("filter") and busy[0]:
+                busy[0] -= 1
+                self.answer({}, 503)
+            elif self.path.endswith("filter"):
+                asked = body["flow_runs"]["state"]["type"]["any_"]
+                assert body["work_pools"] == {"name": {"any_": ["stillhouse"]}}
+                self.answer([{"id": run} for run, state in states.items() if state in asked])
+            else:
+                told[self.path.split("/")[2]] = body
+                self.answer({"status": "ACCEPT"})
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Double)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", told
+    server.shutdown()
+    server.server_close()
+
+
+def test_runs_that_lost_their_process_are_told_apart(prefect_double, monkeypatch):
+    """`b` has a process; `e` ended after the question was asked; a busy server is asked again."""
+    monkeypatch.setattr(prefect_api, "PAUSES", (0.01, 0.01))
+    api, told = prefect_double
+    mended = prefect_api.mend_flow_runs(api, lambda: {"b", ""}, ("PENDING", "RUNNING", "CANCELLING"))
+    assert sorted(mended) == ["a", "c", "d"] == sorted(told)
+    assert {run: (change["state"]["type"], change["force"]) for run, change in told.items()} == {
+        "a": ("CRASHED", False), "c": ("SCHEDULED", True), "d": ("CANCELLED", False),
+    }  # fmt: skip
+    assert told["c"]["state"]["state_details"]["scheduled_time"]

@@ -75,7 +75,7 @@ def test_models_of_the_servers_are_used_by_every_command_and_shown_by_mlflow(up,
     up.cli("export", "tiny", str(tmp_path / "bundle"))
     assert (tmp_path / "bundle" / "stillhouse.json").is_file()
     version = up.mlflow_ask("api/2.0/mlflow/model-versions/get?name=tiny&version=1")["model_version"]
-    model_id = version["model_id"]
+    model_id = version["source"].removeprefix("models:/")
     listed = up.mlflow_ask(f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")
     assert "MLmodel" in {Path(item["path"]).name for item in listed["files"]}
     path = urllib.parse.quote("artifacts/bundle/stillhouse.json")
