@@ -7,13 +7,15 @@ READY := $(VENV)/.ready
 TORCH ?=
 DEMO_HOME ?= .stillhouse
 
-.PHONY: help setup demo test test-faults test-light lint style format clean lock recipes bench
+.PHONY: help setup demo test test-faults test-light test-operate test-scale lint style format clean lock recipes bench
 
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
 	@echo "make test         lint, types, layers and all quick tests"
 	@echo "make test-faults  twenty random kills of whole runs (about 10 minutes)"
 	@echo "make test-light   the demo's model in an environment without torch and stillhouse"
+	@echo "make test-operate real servers of \`up\`, a real worker, a real browser (about 20 minutes)"
+	@echo "make test-scale   ten runs at once against the servers of \`up\`"
 	@echo "make lint         ruff, pyright, import-linter"
 	@echo "make recipes      the news and entities recipes in full"
 	@echo "make setup        the environment alone; TORCH=... for another torch"
@@ -50,6 +52,13 @@ test-faults: setup
 
 test-light: demo
 	DEMO_HOME=$(DEMO_HOME) $(BIN)/python -m pytest -m slow -rP tests/end_to_end/test_light_environment.py
+
+# One process: the tests share one `up`.
+test-operate: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 0 --durations 15 tests/operate
+
+test-scale: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 0 -rP tests/scale
 
 lint: style
 	$(BIN)/pyright

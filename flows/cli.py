@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows import cli_catalog, cli_data, cli_models, cli_retrain, cli_store
+from flows import cli_catalog, cli_data, cli_models, cli_retrain, cli_store, cli_up
 from flows.environment import prepare
 from flows.interrupt import CODE, stop_on_signals
 from flows.output import print_json
@@ -126,6 +126,7 @@ cli_data.add_commands(app)
 cli_models.add_commands(app)
 cli_retrain.add_commands(app)
 cli_store.add_commands(app)
+cli_up.add_commands(app)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from stillhouse.errors import UserError
+from tasks.running_up import running
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -20,7 +21,16 @@ QUIET = {
 
 
 def prepare(home: Path) -> None:
-    """Keep both quiet and inside the home; a user's own setting stays."""
+    """Keep both quiet and inside the home, or at the servers of its `up`; a user's own setting stays."""
+    quieten(home)
+    up = running(home)
+    if up:
+        os.environ.setdefault("PREFECT_API_URL", up["api"])
+        os.environ.setdefault("MLFLOW_TRACKING_URI", up["mlflow"])
+
+
+def quieten(home: Path) -> None:
+    """The same without looking for servers."""
     os.environ.setdefault("STILLHOUSE_HOME", str(home))
     os.environ.setdefault("PREFECT_HOME", str(home / "prefect"))
     for name, value in QUIET.items():

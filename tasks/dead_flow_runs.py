@@ -7,7 +7,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import StateType
 from prefect.states import Crashed
 
-from tasks.tracking import machine, process_start
+from tasks.processes import machine, process_start
 
 PREFIX = "process"
 

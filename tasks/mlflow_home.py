@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from stillhouse.errors import UserError
+from tasks.running_up import running
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,9 +52,16 @@ def tracking_uri(home: Path) -> str:
 
 
 def database_file(home: Path) -> Path | None:
-    """The SQLite file behind `tracking_uri`; None when it is a server or another database."""
-    prefix, _, path = tracking_uri(home).partition(":///")
-    return Path(path) if prefix == "sqlite" and path and path != ":memory:" else None
+    """The SQLite file behind `tracking_uri`; None when it is another database, or a server.
+
+    Except the server of this home's own `up`: it writes the file of this home (docs/decisions/0007).
+    """
+    uri = tracking_uri(home)
+    prefix, _, path = uri.partition(":///")
+    if prefix == "sqlite":
+        return Path(path) if path and path != ":memory:" else None
+    up = running(home)
+    return home.resolve() / DATABASE if up and up["mlflow"] == uri.rstrip("/") else None
 
 
 def is_fresh(home: Path) -> bool:
@@ -132,16 +140,21 @@ def open_client(home: Path) -> "MlflowClient":
 def _client(home: Path, uri: str) -> "MlflowClient":
     mlflow = load_mlflow()
     path = database_file(home)
-    if path is not None and not path.exists():
+    if path is not None:
+        ready_database(home, path)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def ready_database(home: Path, path: Path) -> None:
+    """Make the SQLite database where it is missing (that alone imports mlflow), else see that it can be used here."""
+    if not path.exists():
         with lock(home, "mlflow-first-use"):
             if not path.exists():
                 _create_database(path, home / ARTIFACTS)
-    if path is not None:
-        _check_readable(path)
-        if path == home.resolve() / DATABASE:  # another's database keeps its own addresses
-            with contextlib.suppress(sqlite3.OperationalError):  # a home that can only be read is read as it is
-                _bring_along(path, home)
-    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    _check_readable(path)
+    if path == home.resolve() / DATABASE:  # another's database keeps its own addresses
+        with contextlib.suppress(sqlite3.OperationalError):  # a home that can only be read is read as it is
+            _bring_along(path, home)
 
 
 def _check_readable(path: Path) -> None:
@@ -178,6 +191,7 @@ def _create_database(path: Path, artifacts: Path) -> None:
     for left in path.parent.glob(f".{path.name}.*"):
         left.unlink()
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    load_mlflow()
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(f"sqlite:///{beside}", artifacts.resolve().as_uri())

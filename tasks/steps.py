@@ -10,7 +10,7 @@ from prefect import State, Task, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
-from prefect.logging import get_logger
+from prefect.logging import get_logger, get_run_logger
 from prefect.states import Completed
 
 from pipelines.execute import back_off, build, failed, find_hit, trying_again
@@ -35,8 +35,9 @@ def run_step(spec: dict[str, Any]) -> Any:
         here.listener.step_finished(hit)
         return Completed(name="Cached", data=hit)
     here.listener.step_started(spec["step"])
+    progress = _Progress(spec["step"], here)
     try:
-        result = build(spec, here.launcher, _Progress(spec["step"], here))
+        result = build(spec, here.launcher, progress)
     except StillhouseError as error:
         wait = _retry_delay(error)
         if wait is None:
@@ -44,6 +45,7 @@ def run_step(spec: dict[str, Any]) -> Any:
         else:
             here.listener.note(trying_again(spec["step"], error, wait))
         raise
+    progress.finished()
     here.listener.step_finished(result)
     return result
 
@@ -57,7 +59,10 @@ def _retry_delay(error: StillhouseError) -> float | None:
 
 
 class _Progress:
-    """Passes progress on to the listener always, to Prefect's page every two seconds."""
+    """Passes progress on to the listener always, to Prefect's page every two seconds, and there what it waits for.
+
+    A note without a total is what the worker says before it waits for another run (`stillhouse.worker`).
+    """
 
     def __init__(self, name: str, here: Session) -> None:
         self.name, self.here, self.artifact, self.last = name, here, None, time.monotonic()
@@ -65,11 +70,20 @@ class _Progress:
     def __call__(self, done: int, total: int, note: str) -> None:
         self.here.listener.progress(self.name, done, total, note)
         now = time.monotonic()
-        if now - self.last < PROGRESS_SECONDS or not total:
-            return
-        self.last = now
-        with best_effort():
-            self._show(min(100.0, 100.0 * done / total), f"{self.name}: {note}")
+        if not total:
+            with best_effort():
+                get_run_logger().warning("%s is %s", self.name, note)
+                self._show(0.0, f"{self.name}: {note}")
+        elif now - self.last >= PROGRESS_SECONDS:
+            self.last = now
+            with best_effort():
+                self._show(min(100.0, 100.0 * done / total), f"{self.name}: {note}")
+
+    def finished(self) -> None:
+        """What was shown last is not what stays on the page."""
+        if self.artifact is not None:
+            with best_effort():
+                self._show(100.0, f"{self.name}: done")
 
     def _show(self, share: float, description: str) -> None:
         if self.artifact is None:

@@ -6,13 +6,10 @@ may fail a training: what goes wrong is said once, and the run goes on.
 
 import contextlib
 import functools
-import hashlib
 import json
 import logging
 import math
 import os
-import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from stillhouse.events import emit
 from tasks.mlflow_home import experiment_id, is_fresh, open_client
+from tasks.processes import machine, process_start
 from tasks.versions import remember
 
 if TYPE_CHECKING:
@@ -163,28 +161,6 @@ def close_dead_runs(home: Path) -> list[str]:
             client.set_terminated(run.info.run_id, "KILLED")
             closed.append(run.info.run_id)
     return closed
-
-
-@functools.cache
-def machine() -> str:
-    """A name for this machine that tells nobody what it is called."""
-    identity = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        identity.append(Path("/etc/machine-id").read_text().strip())
-    return hashlib.sha256("|".join(identity).encode()).hexdigest()[:16]
-
-
-def process_start(pid: int) -> str | None:
-    """When process `pid` of this machine began, told so that no later process with its number matches; None: dead."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return None if fields[0] == "Z" else f"{boot}:{fields[19]}"
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip() or None
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, str]:

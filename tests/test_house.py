@@ -66,7 +66,9 @@ def test_nothing_unsafe_is_called(word):
     assert [path.name for path in SOURCES if word in path.read_text(encoding="utf-8")] == []
 
 
-COMMANDS = ("run", "plan", "new", "recipes", "methods", "predict", "models", "promote", "rollback", "export", "doctor")
+COMMANDS = (
+    "run", "plan", "new", "recipes", "methods", "predict", "models", "promote", "rollback", "export", "doctor", "up",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

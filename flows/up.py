@@ -1,0 +1,235 @@
+"""`stillhouse up`: the servers and the worker of a home, kept alive until they are asked to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import Timeout
+
+from flows import keeper, prefect_api, servers
+from flows.environment import check_prefect_database
+from flows.marked import end, marked, send
+from flows.ports import Ports, Reserved, choose
+from flows.supervised import Supervised
+from stillhouse.errors import BugError, UserError
+from stillhouse.files import read_json, write_json
+from stillhouse.home import make_home
+from tasks.mlflow_home import DATABASE, lock
+from tasks.processes import process_start
+from tasks.running_up import FILE, POOL, Addresses, running
+
+START_SECONDS = 240.0
+DEPLOY_SECONDS = 180.0
+GRACE_SECONDS = 6.0
+TICK_SECONDS = 0.2
+SWEEP_SECONDS = 30.0
+"""How often flow runs without a process are looked for."""
+ENDED = ("RUNNING", "CANCELLING")
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """Somebody asked for the end while things were being started."""
+
+
+def bring_up(home: Path, asked: dict[str, int | None], say: Say, ready: Callable[[Addresses, bool], None]) -> int:
+    """Run until SIGINT, SIGTERM or SIGHUP; returns the exit code.
+
+    `ready` gets the addresses once everything is healthy, and whether that was so before: a second `up` of the home
+    only tells them. Raises `UserError` for ports that are taken, a home or database that cannot be used.
+    """
+    make_home(home)
+    claim = lock(home, "up")
+    try:
+        claim.acquire(timeout=0)
+    except Timeout:
+        ready(_of_the_other(home, say), True)
+        return 0
+    try:
+        _check(home)
+        left = keeper.end_all(home, GRACE_SECONDS)
+        if left:
+            say(f"{left} processes of an earlier `up`, which was killed, have been ended")
+        reserved = Reserved()
+        ports = choose(home, asked, reserved)
+        _agree_with_shell(ports)
+        return _Up(home, ports, say).run(ready)
+    finally:
+        claim.release()
+
+
+def _of_the_other(home: Path, say: Say) -> Addresses:
+    """The addresses of the `up` that holds this home, which may itself be just starting."""
+    deadline = time.monotonic() + START_SECONDS
+    told = False
+    while True:
+        found = running(home)
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise UserError(f"another `up` of {home} is starting or stopping", "Wait for it, or end it")
+        if not told:
+            say("another `up` of this home is starting")
+            told = True
+        time.sleep(TICK_SECONDS)
+
+
+def _check(home: Path) -> None:
+    from tasks.mlflow_home import ready_database
+
+    check_prefect_database()
+    if not (home / DATABASE).exists():
+        # In a process of its own: it imports mlflow, 250 MB that this one would keep.
+        code = "import sys, pathlib; from tasks.mlflow_home import *; h = pathlib.Path(sys.argv[1])"
+        subprocess.run(
+            [sys.executable, "-c", f"{code}; ready_database(h, h / DATABASE)", str(home)], check=True,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    else:
+        ready_database(home, home / DATABASE)
+
+
+def _agree_with_shell(ports: Ports) -> None:
+    """Refuse to start beside servers that this shell's other commands would use instead."""
+    ours = {
+        "PREFECT_API_URL": f"{servers.prefect_address(ports)}/api", "MLFLOW_TRACKING_URI": servers.mlflow_address(ports)
+    }  # fmt: skip
+    for name, address in ours.items():
+        set_to = os.environ.get(name, "").rstrip("/")
+        if set_to and set_to != address:
+            raise UserError(
+                f"{name} is set to {set_to}: commands would go there, not to the servers of `up`",
+                "Unset it: `up` and the commands find each other through the home",
+            )
+
+
+class _Up:
+    """The three processes, their keeper, and what to do when one ends or all are to end."""
+
+    def __init__(self, home: Path, ports: Ports, say: Say) -> None:
+        self.home, self.say = home, say
+        self.api = f"{servers.prefect_address(ports)}/api"
+        self.addresses: Addresses = {
+            "pid": os.getpid(), "process": process_start(os.getpid()) or "", "prefect": servers.prefect_address(ports),
+            "api": self.api, "mlflow": servers.mlflow_address(ports), "pool": POOL,
+        }  # fmt: skip
+        self.environment = servers.environment(home, ports)
+        made = [Supervised(service, say) for service in servers.services(home, ports)]
+        self.prefect, self.mlflow, self.worker = made
+        self.keeper = keeper.start(home)
+        self.signals = 0
+
+    def run(self, ready: Callable[[Addresses, bool], None]) -> int:
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, self._asked_to_stop)
+        try:
+            self._start()
+            ready(self.addresses, False)
+            self._watch()
+        except Stopped:
+            pass
+        finally:
+            self._stop()
+        return 0
+
+    def _asked_to_stop(self, *given: object) -> None:
+        self.signals += 1
+        if self.signals > 1:  # twice: at once
+            send(list(marked(self.home)), signal.SIGKILL)
+
+    def _start(self) -> None:
+        self.say("starting the Prefect server and the MLflow server (the first time in a home takes half a minute)")
+        for server in (self.prefect, self.mlflow):
+            server.start()
+        self._until_healthy(self.prefect)
+        prefect_api.mend_flow_runs(self.api, set, ("PENDING", *ENDED))
+        prefect_api.make_pool(self.api, read_json(servers.shipped("process-pool.json")))
+        self._deploy(servers.shipped("prefect.yaml"))
+        if (self.home / "prefect.yaml").exists():
+            self._deploy(self.home / "prefect.yaml")
+        self._until_healthy(self.mlflow)
+        write_json(self.home / FILE, self.addresses)
+        self.worker.start()
+        self._until_healthy(self.worker)
+
+    def _until_healthy(self, *wanted: Supervised) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not all([one.is_healthy() for one in wanted]):
+            self._tick()
+            if time.monotonic() > deadline:
+                slow = next(one for one in wanted if not one.is_healthy())
+                raise BugError(f"the {slow.name} is not healthy after {START_SECONDS:.0f} s", f"See {slow.log}")
+
+    def _deploy(self, path: Path) -> None:
+        """Prefect's own `deploy`: existing deployments are updated, schedules that the file does not name stay."""
+        log = self.home / "logs" / "deploy.log"
+        command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", *command], env={**self.environment, "PREFECT_LOGGING_LEVEL": "WARNING"},
+                cwd=self.home, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + DEPLOY_SECONDS
+        while child.poll() is None and time.monotonic() < deadline:
+            self._tick()
+        if child.poll() != 0:
+            end([child.pid], 1.0)
+            child.wait()
+            raise BugError(f"the deployments of {path} could not be made", f"See {log}")
+
+    def _tick(self) -> None:
+        """A moment of waiting, in which whatever has died is started again."""
+        if self.signals:
+            raise Stopped
+        time.sleep(TICK_SECONDS)
+        if self.keeper.poll() is not None:
+            self.keeper = keeper.start(self.home)
+        for server in (self.prefect, self.mlflow):
+            server.revive()
+        for one in (self.prefect, self.mlflow, self.worker):
+            one.is_healthy()  # says so when it is back
+        if self.worker.is_due() and self.prefect.is_healthy():
+            self._mend("PENDING", *ENDED)
+            self.worker.revive()
+
+    def _watch(self) -> None:
+        swept = time.monotonic()
+        while True:
+            self._tick()
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                swept = time.monotonic()
+                self._mend(*ENDED)
+
+    def _mend(self, *states: str) -> None:
+        """Flow runs that lost their process; the server may be away just now: the next time, then."""
+        with suppress(OSError, ValueError):
+            mended = prefect_api.mend_flow_runs(self.api, lambda: set(marked(self.home).values()), states)
+            if mended:
+                self.say(f"{len(mended)} flow runs had lost their process; what became of them is on their pages")
+
+    def _stop(self) -> None:
+        """Runs first, while the servers can still record their end; then the servers; then whatever is left."""
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, self._asked_to_stop)
+        with suppress(OSError):
+            (self.home / FILE).unlink()
+        self.say("stopping")
+        group = [self.worker.pid] if self.worker.pid else []
+        runs = [pid for pid, run in marked(self.home).items() if run]
+        end([*group, *runs], GRACE_SECONDS)
+        self.worker.ended()
+        if self.prefect.alive():
+            self._mend("PENDING", *ENDED)
+        pids = [server.pid for server in (self.prefect, self.mlflow) if server.pid]
+        end(pids, GRACE_SECONDS)
+        keeper.end_all(self.home, 1.0)
+        for one in (self.prefect, self.mlflow, self.worker):
+            one.ended()
+        assert self.keeper.stdin
+        self.keeper.stdin.close()
+        self.keeper.wait(GRACE_SECONDS)
