@@ -4,6 +4,7 @@ One at a time for a model: a kernel lock, gone with its holder. What a trigger f
 recipe) stays under its id until its run is over, so that a retry after a kill does what was begun.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -38,7 +39,7 @@ from stillhouse.dataset.take_in import TakenIn, take_in
 from stillhouse.dataset.unlabelled import write_unlabelled
 from stillhouse.errors import StillhouseError, UserError, WorkerError
 from stillhouse.events import reached
-from stillhouse.files import write_json
+from stillhouse.files import write_text
 from stillhouse.home import make_home
 from stillhouse.store import Store
 from tasks.alerts import tell
@@ -251,7 +252,7 @@ def _write_recipe(trigger: Trigger, home: Path) -> Path:
     )  # fmt: skip
     path = recipe_file(home, name, trigger["id"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, retrain_tree(trigger["recipe"], fresh))
+    write_text(path, json.dumps(retrain_tree(trigger["recipe"], fresh), indent=2, ensure_ascii=False) + "\n")
     return path
 
 

@@ -5,13 +5,14 @@ stands beside it, in `recipes/ID.yaml`.
 """
 
 import contextlib
+import json
 import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 from stillhouse.code_digest import code_digests
-from stillhouse.files import flush, read_json, write_json
+from stillhouse.files import flush, read_json, write_text
 from stillhouse.keys import digest
 from stillhouse.methods import METHODS
 
@@ -52,7 +53,8 @@ def new_trigger(name: str, reason: str, **fields: Any) -> Trigger:
 def save(home: Path, trigger: Trigger) -> None:
     place = directory(home, trigger["name"])
     place.mkdir(parents=True, exist_ok=True)
-    write_json(place / f"{trigger['id']}.json", trigger)
+    # Not `write_json`, which sorts: a recipe's steps keep their order.
+    write_text(place / f"{trigger['id']}.json", json.dumps(trigger, indent=2, ensure_ascii=False) + "\n")
     flush(place)
 
 

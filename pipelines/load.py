@@ -161,8 +161,8 @@ def _drop_nulls(tree: dict[str, Any]) -> None:
 
 def _anchor_paths(tree: dict[str, Any], merged: dict[str, Any], directory: Path) -> None:
     """Make the relative paths that `tree` itself says absolute: they are relative to its own file."""
-    all_steps = merged.get("steps")
-    for name, step in [*_steps(tree).items(), *_retrain(tree).items()] if isinstance(all_steps, dict) else []:
+    all_steps = _steps(merged)
+    for name, step in [*_steps(tree).items(), *_retrain(tree).items()]:
         uses = step.get("uses") if isinstance(step, dict) else None
         uses = uses or (all_steps[name].get("uses") if isinstance(all_steps.get(name), dict) else None)
         settings = step.get("with") if isinstance(step, dict) else None

@@ -80,9 +80,19 @@ def _step(is_data: bool, step: dict[str, Any], fresh: Fresh) -> dict[str, Any]:
         slices = list(step["with"].get("slices") or [])
         if EPOCH in RESERVED and EPOCH not in slices:
             step["with"]["slices"] = [*slices, EPOCH]
-    if fresh.grow and step["uses"] == "train.stage" and str(step["inputs"].get("model", "")).startswith(REGISTRY):
+    if fresh.grow and step["uses"].startswith(("train.", "distill.")) and _from_registry(step["inputs"]):
         step["with"]["grow_head"] = True
     return step
+
+
+def _from_registry(inputs: dict[str, Any]) -> bool:
+    """The step starts from an older model, or has one as a teacher."""
+    refs = [ref for slot in ("model", "teachers") for ref in _as_list(inputs.get(slot))]
+    return any(ref.startswith(REGISTRY) for ref in refs)
+
+
+def _as_list(refs: str | list[str] | None) -> list[str]:
+    return [refs] if isinstance(refs, str) else refs or []
 
 
 def _with_unlabelled(steps: dict[str, Any], data: str, path: Path) -> dict[str, Any]:
