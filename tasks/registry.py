@@ -259,18 +259,18 @@ def rollback(home: Path, name: str) -> dict[str, Any]:
                 f'"{name}" has no previous version to go back to', f"Try: stillhouse promote {name} VERSION"
             )
         client.set_model_version_tag(name, str(left.version), ROLLED_BACK, str(back.version))
+        if back.rolled_back:
+            client.delete_model_version_tag(name, str(back.version), ROLLED_BACK)
         client.set_registered_model_alias(name, CHAMPION, str(back.version))
         reached(home, "rollback.champion", name=name)
         client.set_registered_model_alias(name, PREVIOUS, str(left.version))
-        if back.rolled_back:
-            client.delete_model_version_tag(name, str(back.version), ROLLED_BACK)
         remember(home)
     tell(home, "rolled-back", name, version=back.version, left=left.version)
     return {"name": name, "version": back.version, "alias": CHAMPION, "previous": left.version}
 
 
 def make_champion(home: Path, client: "Client", versions: list[Version], version: Version) -> None:
-    """`previous` first, then `champion`; the caller holds the lock, so a kill in between leaves the old champion.
+    """`champion` is the last alias to move; the caller holds the lock, so a kill in between leaves the old champion.
 
     A newer version of the model that is champion already (other gate settings) leaves `previous` where it is: going
     back to the same model would help nobody.
@@ -280,11 +280,11 @@ def make_champion(home: Path, client: "Client", versions: list[Version], version
         client.set_registered_model_alias(name, PREVIOUS, str(old.version))
     elif before is not None and before.version == version.version:
         client.delete_registered_model_alias(name, PREVIOUS)
-    reached(home, "register.previous", name=name)
-    client.set_registered_model_alias(name, CHAMPION, str(version.version))
     challenger = with_alias(versions, CHALLENGER)
     if challenger is not None and challenger.tags.get(DIGEST) == version.tags.get(DIGEST, ""):
         client.delete_registered_model_alias(name, CHALLENGER)
+    reached(home, "register.previous", name=name)
+    client.set_registered_model_alias(name, CHAMPION, str(version.version))
 
 
 def export(home: Path, name: str, directory: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from stillhouse.errors import UserError, nearest
+from stillhouse.evaluate._perturb import TEXTS
 from stillhouse.evaluate.figures import check_names
 from stillhouse.method import Job, Method, Metrics
 
@@ -70,6 +72,9 @@ class Gate(Method):
     def check(self, filled: set[str]) -> None:
         check_names([self.metric] if self.metric else [], "metric")
         check_names(list(self.floors), "floors")
+        if isinstance(self.max_robustness_loss, dict):
+            for kind in set(self.max_robustness_loss) - set(TEXTS):
+                raise UserError(f'max_robustness_loss: there is no kind "{kind}"', nearest(kind, set(TEXTS)))
 
     def run(self, job: Job) -> Metrics:
         from stillhouse.release._release import release

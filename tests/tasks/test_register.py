@@ -1,5 +1,6 @@
 """From a passed release to a version, whatever happens in between."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 
 from stillhouse.errors import Refused
-from stillhouse.files import write_json
+from stillhouse.files import read_json, write_json
 from tasks import registry
+from tasks.decisions import note_decision
 from tasks.mlflow_home import open_client
-from tasks.register import check_lineage, register
+from tasks.register import check_lineage, register, short_rules
 from tasks.versions import AGAINST, LINEAGE, METRICS, RELEASE_KEY, read_models
 from tests.tasks.tiny_release import make_release, manifest_of
 
@@ -134,6 +136,41 @@ def test_without_promotion_it_is_challenger_until_asked_for(
     assert push(two_versions, tmp_path, seed=2)["alias"] == "champion"
     assert aliases(two_versions) == {"champion": 3, "previous": 2}
     assert len(checks) == 1
+
+
+def test_what_a_person_rejected_no_run_promotes(two_versions: Path, tmp_path: Path, checks: list[str]) -> None:
+    push(two_versions, tmp_path, seed=2, promote=False)
+    note_decision(two_versions, "opinions", 3, {"approve": False, "by": "board", "at": "2026-01-01"})
+    result = push(two_versions, tmp_path, seed=2)
+    assert (result["version"], result["alias"], result["created"]) == (3, "challenger", False)
+    assert "rejected by board" in result["note"] and aliases(two_versions)["champion"] == 2
+
+
+def test_the_rules_are_a_tag(mlflow_home: Path, tmp_path: Path, checks: list[str]) -> None:
+    made, manifest, lineage = make_release(tmp_path / "release", model_key="model-0")
+    rules = {
+        "max_loss": {"limit": 0.02, "passed": True, "value": 0.0123456789},
+        "max_p95_ms": {"limit": 9, "passed": True, "measured": 4.5},
+        "max_loss_champion": {"limit": 0.01, "passed": None, "not_applied": "the scores have no champion"},
+    }
+    write_json(made / "verdict.json", {**read_json(made / "verdict.json"), "rules": rules})
+    register(mlflow_home, "opinions", made, manifest, promote=True, lineage=lineage)
+    (model,) = registry.list_models(mlflow_home, "opinions")
+    assert model["versions"][0]["rules"] == {
+        "max_loss": {"limit": 0.02, "passed": True, "value": 0.012346},
+        "max_loss_champion": {"limit": 0.01, "passed": None, "value": None},
+        "max_p95_ms": {"limit": 9, "passed": True, "value": 4.5},
+    }
+
+
+def test_many_rules_are_shortened_to_the_tightest_of_each_kind() -> None:
+    rules = {f"max_slice_loss.champion.topic.{i}": {"limit": 0.1, "passed": True, "value": i / 1000} for i in range(99)}
+    rules["max_slice_loss.champion.topic.tiny"] = {"limit": 0.1, "passed": None, "not_applied": "2 rows"}
+    rules["floors.accuracy"] = {"limit": 0.7, "passed": True, "value": 0.8}
+    assert json.loads(short_rules(rules)) == {
+        "floors.accuracy": {"limit": 0.7, "passed": True, "value": 0.8},
+        "max_slice_loss.champion.topic.98": {"limit": 0.1, "passed": True, "value": 0.098},
+    }
 
 
 def test_a_lineage_that_no_longer_agrees_is_refused() -> None:

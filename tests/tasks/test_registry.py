@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from stillhouse.errors import Refused, UserError
 from tasks import registry, versions
+from tasks.decisions import decision, note_decision
 from tasks.mlflow_home import database_state, open_client
 from tasks.versions import AGAINST, CHAMPION, DIGEST, MODEL_KEY, RELEASE_KEY, ROLLED_BACK, Version, read_models
 from tests.tasks.tiny_release import TEXTS, make_release
@@ -122,6 +125,8 @@ def test_rollback_swaps_and_marks_and_again_swaps_back(two_versions: Path) -> No
     assert registry.rollback(two_versions, "opinions") == back
     assert aliases(two_versions) == {"champion": 1, "previous": 2}
     assert [v.rolled_back for v in read_models(two_versions)["opinions"]] == [True, False]
+    told = (two_versions / "logs" / "events.jsonl").read_text()
+    assert '"stillhouse.rolled-back", "name": "opinions", "version": 1, "left": 2' in told
     assert registry.rollback(two_versions, "opinions")["version"] == 2
     assert aliases(two_versions) == {"champion": 2, "previous": 1}
     assert [v.rolled_back for v in read_models(two_versions)["opinions"]] == [False, True]
@@ -160,6 +165,23 @@ def test_going_back_by_hand_holds_against_cached_runs(two_versions: Path) -> Non
     assert left.rolled_back, "the next unchanged run would promote version 2 again"
     registry.promote(two_versions, "opinions", 2)
     assert not any(v.rolled_back for v in read_models(two_versions)["opinions"])
+
+
+def test_who_promoted_and_when_is_told(two_versions: Path) -> None:
+    registry.promote(two_versions, "opinions", 1, by="release board", comment="the new one is rude")
+    (model,) = registry.list_models(two_versions, "opinions")
+    decided = next(v for v in model["versions"] if v["version"] == 1)["decision"]
+    assert abs(datetime.fromisoformat(decided.pop("at")).timestamp() - time.time()) < 120
+    assert decided == {"approve": True, "by": "release board", "comment": "the new one is rude"}
+    note_decision(two_versions, "opinions", 1, {"approve": False, "by": "someone", "at": "2026-01-01"})
+    assert decision(two_versions, "opinions", 1) == {
+        "approve": False, "by": "someone", "at": "2026-01-01", "comment": "",
+    }  # fmt: skip
+    registry.promote(two_versions, "opinions", 1)
+    again = decision(two_versions, "opinions", 1)
+    assert again and again["approve"] and again["by"] == "", "nobody's name but the one that was given"
+    with pytest.raises(UserError, match='no model "opinion"'):
+        registry.list_models(two_versions, "opinion")
 
 
 def test_a_version_without_a_verdict_needs_force(two_versions: Path) -> None:

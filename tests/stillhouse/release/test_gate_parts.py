@@ -242,7 +242,9 @@ def test_rules_that_the_scores_cannot_answer_say_what_is_missing(rules, message)
         judge(scored(), **rules)
     assert error.value.code == 2
     with pytest.raises(UserError, match=r'no kind "typo".*did you mean "typos"'):
-        judge(robust(typos=0.1), max_robustness_loss={"typo": 0.5})
+        Gate(max_robustness_loss={"typo": 0.5}).check(set())
+    with pytest.raises(UserError, match='no kind "emoji"'):  # tags have fewer kinds than texts
+        judge(robust(typos=0.1), max_robustness_loss={"emoji": 0.5})
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, None])
