@@ -20,26 +20,29 @@ SECONDS = 2.0
 """Between two updates of the progress artifact."""
 
 
+def _said(title: str, description: str, **constraints: Any) -> Any:
+    """Title and description of a parameter. Prefect 3.8 replaces both by the function's own unless they are extra."""
+    return Field(json_schema_extra={"title": title, "description": description}, **constraints)
+
+
 @flow(name="predict_batch", flow_run_name="{model}", persist_result=False, log_prints=False)
 def predict_batch(  # noqa: PLR0913 - a form is flat
-    model: Annotated[str, Field(title="Model", description="name, name@alias, name/version, or a directory")],
-    input: Annotated[str, Field(title="Input", description="CSV, TSV, JSONL or Parquet file: a path or a URL")],
-    output: Annotated[str, Field(title="Output", description="File to write; its suffix is its format")],
-    text: Annotated[str, Field(title="Text", description="Column with the text")] = "text",
-    id: Annotated[str | None, Field(title="Id", description="Column that tells rows apart, for later labels")] = None,
-    topic: Annotated[str | None, Field(title="Topic", description="Column with the topic, for the log")] = None,
-    time_column: Annotated[str | None, Field(title="Time", description="Column with a row's time, for the log")] = None,
-    chunk_rows: Annotated[int, Field(title="Rows in a chunk", description="Rows done at a time", ge=1)] = 10_000,
-    log: Annotated[bool, Field(title="Log", description="Add the rows to the model's prediction log")] = True,
-    keep_texts: Annotated[
-        bool, Field(title="Keep texts", description="Whether the log holds the texts, or embeddings in their place")
-    ] = True,
-    keep_days: Annotated[float, Field(title="Keep days", description="Days the prediction log keeps", ge=0)] = 90,
+    model: Annotated[str, _said("Model", "name, name@alias, name/version, or a directory")],
+    input: Annotated[str, _said("Input", "CSV, TSV, JSONL or Parquet file: a path or a URL")],
+    output: Annotated[str, _said("Output", "File to write; its suffix is its format")],
+    text: Annotated[str, _said("Text", "Column with the text")] = "text",
+    id: Annotated[str, _said("Id", "Column that tells rows apart, for later labels; empty: ids are made")] = "",
+    topic: Annotated[str, _said("Topic", "Column with the topic, for the log; may be empty")] = "",
+    time_column: Annotated[str, _said("Time", "Column with a row's time, for the log; empty: now")] = "",
+    chunk_rows: Annotated[int, _said("Rows in a chunk", "Rows done at a time", ge=1)] = 10_000,
+    log: Annotated[bool, _said("Log", "Add the rows to the model's prediction log")] = True,
+    keep_texts: Annotated[bool, _said("Keep texts", "Whether the log holds the texts, or else embeddings")] = True,
+    keep_days: Annotated[float, _said("Keep days", "Days the prediction log keeps", ge=0)] = 90,
 ) -> Any:
     """Predict every row of a file: one row out for one in, in order; run again after a kill it goes on where it was."""
     home = make_home(find_home())
     prepare(home)
-    settings = Settings(text, id, topic, time_column, chunk_rows, log, keep_texts)
+    settings = Settings(text, id or None, topic or None, time_column or None, chunk_rows, log, keep_texts)
     notes: list[str] = []
     try:
         account = predict_file(
