@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from flows import cli_catalog, cli_models, cli_store, cli_up
+from flows import cli_catalog, cli_models, cli_monitor, cli_store, cli_up
 from flows.environment import prepare
 from flows.interrupt import CODE, stop_on_signals
 from flows.output import print_json
@@ -123,6 +123,7 @@ def plan(
 
 cli_catalog.add_commands(app)
 cli_models.add_commands(app)
+cli_monitor.add_commands(app)
 cli_store.add_commands(app)
 cli_up.add_commands(app)
 
