@@ -165,11 +165,12 @@ class _Server:
         self.client = client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
+        answer = self.client.request(method, path, json=body)
         for seconds in BUSY_SECONDS:
-            answer = self.client.request(method, path, json=body)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:  # its database is busy: Prefect asks to try again
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
                 break
-            time.sleep(seconds)
+            time.sleep(seconds)  # its database is busy: Prefect asks to try again
+            answer = self.client.request(method, path, json=body)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
