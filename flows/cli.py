@@ -14,12 +14,13 @@ from flows import (
     cli_catalog,
     cli_data,
     cli_models,
+    cli_monitor,
     cli_predict,
     cli_report,
     cli_retrain,
     cli_store,
     cli_up,
-)  # fmt: skip
+)
 from flows.environment import prepare
 from flows.interrupt import CODE, stop_on_signals
 from flows.output import print_json
@@ -136,6 +137,7 @@ cli_catalog.add_commands(app)
 cli_data.add_commands(app)
 cli_predict.add_commands(app)
 cli_models.add_commands(app)
+cli_monitor.add_commands(app)
 cli_retrain.add_commands(app)
 cli_report.add_commands(app)
 cli_store.add_commands(app)

@@ -7,6 +7,7 @@ here; an automation that a user disabled stays disabled.
 import ipaddress
 import json
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ LATE_SECONDS = 600
 """Prefect calls a run late after 15 seconds, which any run is that waits for another one."""
 SILENT_SECONDS = 600
 """Three heartbeats without one: its machine is gone."""
+BUSY_SECONDS = (0.5, 1, 2, 4, 8)
 STARTED = ("Pending", "Running", "Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Scheduled", "Paused")
 PREFIX_OF_NAMES = "stillhouse: "
 NOTICES = ("notify of alerts", "notify of failed runs", "notify of late runs")
@@ -163,7 +165,13 @@ class _Server:
         self.client = client
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        answer = self.client.request(method, path, json=body).raise_for_status()
+        answer = self.client.request(method, path, json=body)
+        for seconds in BUSY_SECONDS:
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(seconds)  # its database is busy: Prefect asks to try again
+            answer = self.client.request(method, path, json=body)
+        answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> str | None:

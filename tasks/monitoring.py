@@ -84,14 +84,14 @@ def _run(
 ) -> dict[str, Any]:
     log = PredictionLog(home, name)
     seen = state["until"]
-    start, end = seen if asked[0] is None else asked[0], asked[1]
+    start = seen if asked[0] is None else asked[0]
     columns = ["version"] if settings.topic in SCHEMA.names else _no_column(settings.topic)
-    new: Any = log.read(start, end, columns=["time", *columns])
+    new: Any = log.read(start, asked[1], columns=["time", *columns])
     line = _line(name, settings)
     if new.empty:
         line["notes"] = ["no new rows in the prediction log" if seen else "the prediction log is empty"]
         return line
-    end = float(new["time"].iloc[-1]) + JUST_AFTER if end is None else end
+    end = float(new["time"].iloc[-1]) + JUST_AFTER  # however late `until` is: rows may still come
     start = float(new["time"].iloc[0]) if start is None else start
     version = int(new["version"].dropna().iloc[-1]) if new["version"].notna().any() else 0
     reference, bundle = reference_of(home, name, version)

@@ -70,7 +70,7 @@ def test_nothing_unsafe_is_called(word):
 
 COMMANDS = (
     "run", "plan", "new", "recipes", "methods", "predict", "models", "promote", "rollback", "export", "doctor", "up",
-    "report", "retrain",
+    "report", "retrain", "monitor", "serve",
 )  # fmt: skip
 
 

@@ -104,18 +104,21 @@ def deployments(api) -> dict[str, str]:
 
 
 @pytest.fixture
-def calls(api, receiver, deployments, monkeypatch) -> Callable[[int], list[dict]]:
-    """The bodies that the webhook got: waits for so many, and a little for more."""
+def calls(api, receiver, deployments, monkeypatch) -> Callable[..., list[dict]]:
+    """The bodies of an event that the webhook got: waits for so many, and a little for more."""
     monkeypatch.setenv("PREFECT_API_URL", api)
     ensure_automations(api, f"http://127.0.0.1:{receiver.server_port}/alerts", late_seconds=10)
     time.sleep(2)  # until the server's triggers know them
     receiver.got.clear()
 
-    def got(count: int) -> list[dict]:
-        wait(lambda: len(receiver.got) >= count, 60, lambda: receiver.got)
+    def got(event: str, count: int = 1) -> list[dict]:
+        def bodies() -> list[dict]:
+            return [body for _, body in receiver.got if body["event"] == event]
+
+        wait(lambda: len(bodies()) >= count, 60, lambda: receiver.got)
         time.sleep(QUIET_SECONDS)
         assert all(kind == "application/json" for kind, _ in receiver.got)
-        return [body for _, body in receiver.got]
+        return bodies()
 
     return got
 
@@ -125,8 +128,8 @@ def test_a_surge_reaches_the_webhook_once_with_all_that_matters(calls, tmp_path)
         tmp_path, "surge", "opinions", topic='bags "lost"', label="negative", share=0.6, expected=0.3,
         reason="negative rose from 30% to 60% in bags",
     )  # fmt: skip
-    (body,) = calls(1)
-    assert body["event"] == "stillhouse.surge" and body["model"] == "opinions" and body["topic"] == 'bags "lost"'
+    (body,) = calls("stillhouse.surge")
+    assert body["model"] == "opinions" and body["topic"] == 'bags "lost"'
     assert body["reason"] == "negative rose from 30% to 60% in bags"
     assert body["figures"]["share"] == 0.6 and body["link"].startswith("http")
     assert datetime.fromisoformat(body["time"]).tzinfo is not None
@@ -135,7 +138,7 @@ def test_a_surge_reaches_the_webhook_once_with_all_that_matters(calls, tmp_path)
 def test_drift_starts_one_retraining_of_the_model_and_notifies(api, calls, deployments, tmp_path):
     tell(tmp_path, "drift", "opinions", reason="input drift: auc 0.83", alert_id="5b3f0a52-64d0-4cfd-a1d0-6d33b8d5f001")
     tell(tmp_path, "drift", "opinions", reason="input drift: auc 0.83", alert_id="5b3f0a52-64d0-4cfd-a1d0-6d33b8d5f001")
-    (body,) = calls(1)
+    (body,) = calls("stillhouse.drift")
     assert body["reason"] == "input drift: auc 0.83"
     (run,) = ask(api, "flow_runs/filter", {"deployments": {"id": {"any_": [deployments["retrain"]]}}})
     assert run["parameters"] == {"name": "opinions", "reason": "drift"}
@@ -148,7 +151,7 @@ def test_new_data_starts_a_retraining_and_notifies_nobody(api, calls, deployment
     wait(lambda: len(ask(api, "flow_runs/filter", question)) > len(before), 60)
     (run,) = [run for run in ask(api, "flow_runs/filter", question) if run["id"] not in before]
     assert run["parameters"] == {"name": "news", "reason": "new-data"}
-    assert [body for body in calls(0) if body["event"] == "stillhouse.new-data"] == []
+    assert calls("stillhouse.new-data", 0) == []
 
 
 def test_a_failed_run_of_ours_notifies_and_a_strangers_does_not(api, calls, deployments):
@@ -156,8 +159,7 @@ def test_a_failed_run_of_ours_notifies_and_a_strangers_does_not(api, calls, depl
         run = ask(api, f"deployments/{deployments[name]}/create_flow_run", {"parameters": {"name": "opinions"}})["id"]
         state = {"type": "FAILED", "name": "Failed", "message": f'{name}: no "file"'}
         ask(api, f"flow_runs/{run}/set_state", {"state": state, "force": True})
-    bodies = [body for body in calls(1) if body["event"] == "prefect.flow-run.Failed"]
-    (body,) = bodies
+    (body,) = calls("prefect.flow-run.Failed")
     assert body["reason"] == 'retrain: no "file"' and body["model"] == "opinions"
     assert body["figures"]["deployment"] == "retrain" and body["link"].startswith("http")
 
@@ -168,7 +170,7 @@ def test_a_run_that_no_worker_takes_notifies(api, calls, deployments):
     ask(api, f"deployments/{deployments['retrain']}/create_flow_run", asked)
 
     def late() -> list[dict]:
-        return [body for body in calls(0) if body["model"] == "waiting"]
+        return [body for body in calls("prefect.flow-run.Late", 0) if body["model"] == "waiting"]
 
     (body,) = wait(late, 90)
     assert "waiting for 10 seconds" in body["reason"] and body["figures"]["state"] == "Late"

@@ -1,0 +1,25 @@
+"""Moments as people write them: `7d`, `12h`, `30m` ago, or a date with or without a time."""
+
+import re
+import time
+from datetime import datetime
+
+from stillhouse.errors import UserError
+
+SECONDS = {"m": 60, "h": 3600, "d": 86400}
+
+
+def moment(text: str, name: str) -> float | None:
+    """Epoch seconds of `text`, None for an empty one; `name` is what the user called it. A time without a zone is
+    this machine's."""
+    if not text:
+        return None
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
+    if ago:
+        return time.time() - float(ago[1]) * SECONDS[ago[2]]
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except ValueError:
+        raise UserError(
+            f'{name}: "{text}" is no moment', "Write 7d, 12h or 30m for so long ago, or 2026-11-25T08:00"
+        ) from None

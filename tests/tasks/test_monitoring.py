@@ -1,0 +1,142 @@
+"""Monitor runs on a prediction log: incremental, one alert for one thing, killed in between, too few rows."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stillhouse.errors import UserError
+from stillhouse.files import read_json
+from stillhouse.monitor.settings import MonitorSettings
+from stillhouse.prediction_log import PredictionLog
+from tasks import monitoring
+from tasks.monitoring import monitor_model
+
+HOUR = 3600.0
+START = 1.7e9 - 1.7e9 % HOUR
+LOG = MonitorSettings(reference="log", min_rows=50, sample_rows=100, false_alarm_rate=0.01)  # type: ignore[call-arg]
+
+
+def rows(first: int, last: int, shares=(0.3, 0.5), shift=0.0, seed=0, version=2) -> pd.DataFrame:
+    """Hours `first` to `last` of 30 predictions an hour; `shares` of negative and neutral, embeddings about `shift`."""
+    generator = np.random.default_rng([seed, first])
+    count = 30 * (last - first)
+    labels = generator.choice(["negative", "neutral", "positive"], p=[*shares, 1 - sum(shares)], size=count)
+    frame = {
+        "time": START + HOUR * np.sort(generator.uniform(first, last, size=count)),
+        "id": [f"{first}-{seed}-{i}" for i in range(count)], "version": version, "label": labels,
+        "embedding": list((generator.normal(size=(count, 4)) + shift).astype(np.float16)),
+    }  # fmt: skip
+    for label in ("negative", "neutral", "positive"):
+        frame[f"p_{label}"] = np.where(labels == label, 0.8, 0.1)
+    return pd.DataFrame(frame)
+
+
+def told(home: Path) -> list[dict]:
+    path = home / "logs" / "events.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [line for line in lines if line["event"] in ("stillhouse.drift", "stillhouse.surge", "stillhouse.quality")]
+
+
+def history(home: Path) -> list[dict]:
+    path = home / "monitor" / "opinions" / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_steady_log_is_examined_once_and_nothing_is_told(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    assert monitor_model(two_versions, "opinions", LOG)["notes"] == ["the prediction log is empty"]
+    log.append(rows(0, 40), "one")
+    first = monitor_model(two_versions, "opinions", LOG)
+    assert first["rows"] == 1200 and first["alarms"] == [] and first["version"] == 2
+    assert first["window"]["start"] == pytest.approx(START, abs=HOUR) and first["surge"]["windows"] == 32
+    again = monitor_model(two_versions, "opinions", LOG)
+    assert again["rows"] == 0 and again["notes"] == ["no new rows in the prediction log"]
+    log.append(rows(40, 50), "two")
+    second = monitor_model(two_versions, "opinions", LOG)
+    assert second["rows"] == 300 and {test["name"] for test in second["tests"]} == {"input drift", "prediction drift"}
+    assert second["surge"]["windows"] >= 9
+    assert [line["rows"] for line in history(two_versions)] == [1200, 300] and told(two_versions) == []
+
+
+def test_drift_is_told_once_until_the_cool_down_is_over(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    settings = LOG.model_copy(update={"surge_labels": ("negative",)})
+    log.append(rows(0, 20), "one")
+    monitor_model(two_versions, "opinions", settings)
+    for hour in (20, 30):
+        log.append(rows(hour, hour + 10, shares=(0.1, 0.2), shift=1.5), f"part-{hour}")
+        line = monitor_model(two_versions, "opinions", settings)
+        assert line["alarms"] == ["drift"] and [test["alarm"] for test in line["tests"]] == [True, True]
+    (event,) = told(two_versions)
+    assert event["event"] == "stillhouse.drift" and event["version"] == 2
+    assert event["reason"].startswith("input drift: auc 0.") and "prediction drift" in event["reason"]
+    log.append(rows(55, 65, shares=(0.1, 0.2), shift=1.5), "later")
+    monitor_model(two_versions, "opinions", settings)
+    assert len(told(two_versions)) == 2, "a day after the first, it is told again"
+
+
+def test_a_surge_is_told_once_however_often_the_window_is_asked_for(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    settings = LOG.model_copy(update={"surge_labels": ("negative",), "min_change": 0.9})
+    log.append(rows(0, 30), "one")
+    log.append(rows(30, 31, shares=(0.9, 0.05)), "surge")
+    first = monitor_model(two_versions, "opinions", settings)
+    assert first["alarms"] == ["surge"]
+    again = monitor_model(two_versions, "opinions", settings, since=START, until=START + 31 * HOUR)
+    assert not again["recorded"] and again["alerts"] == []
+    log.append(rows(31, 32, shares=(0.9, 0.05)), "goes on")
+    monitor_model(two_versions, "opinions", settings)
+    (event,) = told(two_versions)
+    assert event["label"] == "negative" and event["topic"] == "(all)" and event["share"] > 0.7
+    assert "negative rose from" in event["reason"] and len(history(two_versions)) == 2
+
+
+def test_a_kill_before_telling_is_made_good_by_the_next_run(two_versions, monkeypatch):
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 30), "one")
+    log.append(rows(30, 31, shares=(0.95, 0.02)), "surge")
+    with monkeypatch.context() as patch:
+        patch.setattr(monitoring, "tell", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            monitor_model(two_versions, "opinions", LOG)
+    assert told(two_versions) == []
+    monitor_model(two_versions, "opinions", LOG)
+    monitor_model(two_versions, "opinions", LOG)
+    assert len(told(two_versions)) == 1
+    assert read_json(two_versions / "monitor" / "opinions" / "state.json")["pending"] == []
+
+
+def test_labels_that_arrive_late_give_the_quality(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    frame = rows(0, 10)
+    log.append(frame, "one")
+    right = np.random.default_rng(99).random(len(frame)) < 0.8
+    frame["label"] = frame["label"].where(right, "positive")
+    log.add_labels(frame, "truth")
+    line = monitor_model(two_versions, "opinions", LOG)
+    assert line["quality"]["rows"] == 300 and line["quality"]["accuracy"]["value"] == pytest.approx(0.82, abs=0.06)
+    assert any("quality is shown and not tested" in note for note in line["notes"]), "no scores in this store"
+
+
+def test_too_few_rows_and_another_version_are_said(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 3, version=1), "old")
+    log.append(rows(3, 4), "new")
+    line = monitor_model(two_versions, "opinions", LOG)
+    assert line["alarms"] == [] and line["tests"] == [] and line["rows"] == 30 and line["other_versions"] == 90
+    assert "30 rows: no drift test below 50" in line["notes"]
+    assert "90 rows of other versions are left out" in line["notes"]
+
+
+def test_what_a_user_gets_wrong(two_versions):
+    with pytest.raises(UserError, match="no model"):
+        monitor_model(two_versions, "opinion", LOG)
+    PredictionLog(two_versions, "opinions").append(rows(0, 2), "one")
+    with pytest.raises(UserError, match='no column "town"'):
+        monitor_model(two_versions, "opinions", LOG.model_copy(update={"topic": "town"}))
+    (two_versions / "monitor" / "opinions" / "state.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        monitor_model(two_versions, "opinions", LOG)
