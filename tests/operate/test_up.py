@@ -4,7 +4,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-TRAIN = "run-recipe/train"
+TRAIN = "train/train"
 
 
 def test_a_run_through_the_deployment_completes_and_the_second_is_cached(up, shared_recipe, monkeypatch, tmp_path):
