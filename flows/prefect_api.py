@@ -47,6 +47,15 @@ def make_pool(api: str, template: dict[str, Any]) -> None:
         ask(api, f"work_pools/{POOL}", {"base_job_template": template}, method="PATCH")
 
 
+def offer_recipes(api: str, names: list[str]) -> None:
+    """Make `names` the choices of recipes in the form of the deployment `train`."""
+    found = ask(api, "deployments/name/train/train", method="GET")
+    schema = found["parameter_openapi_schema"]
+    if schema["properties"]["recipe"].get("enum") != names:
+        schema["properties"]["recipe"]["enum"] = names
+        ask(api, f"deployments/{found['id']}", {"parameter_openapi_schema": schema}, method="PATCH")
+
+
 def worker_is_online(api: str, name: str, since: datetime) -> bool:
     """The worker `name` of the pool has said so after `since`."""
     for worker in ask(api, f"work_pools/{POOL}/workers/filter", timeout=HEALTH_SECONDS):

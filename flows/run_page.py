@@ -52,7 +52,7 @@ class RunPage(Listener):
             return
         self.thread.join(PROGRESS_SECONDS)
         with best_effort():
-            self._show(100.0 if complete else self.state()[0], f"{self.recipe}: {what}")
+            self._show(100.0 if complete else self.state()[0], what)
 
     def state(self) -> tuple[float, str]:
         """Per cent of the whole run, and in words which step of how many, how far, and what it waits for."""

@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows.request import Result
 from flows.summary import rung_rows
 from flows.terminal import duration, figure
+from pipelines.listener import Outcome
 from stillhouse.files import read_json
 from stillhouse.store import Store
 from tasks.steps import best_effort
@@ -112,9 +113,13 @@ def verdict(result: Result, rows: list[dict[str, Any]], rules: list[dict[str, An
         if table:
             lines += [f"## {title}", markdown_table(table)]
     ran = [step for step in result.steps if step["state"] != "cached"]
-    took = duration(sum(step["seconds"] for step in ran))
-    lines.append(f"{len(ran)} of {len(result.steps)} steps ran ({took}), the others came from the store.")
+    rest = ", the others came from the store" if len(ran) < len(result.steps) else ""
+    lines.append(f"{len(ran)} of {len(result.steps)} steps ran{_took(ran)}{rest}.")
     return "\n\n".join(line for line in lines if line)
+
+
+def _took(steps: list[Outcome]) -> str:
+    return f" ({duration(sum(step['seconds'] for step in steps))})" if steps else ""
 
 
 def link(title: str, address: str) -> str:

@@ -16,6 +16,7 @@ from flows.environment import check_prefect_database
 from flows.marked import end, marked, send
 from flows.ports import Ports, Reserved, choose
 from flows.supervised import Supervised
+from pipelines.recipe_files import recipe_names
 from stillhouse.errors import BugError, UserError
 from stillhouse.files import read_json, write_json
 from stillhouse.home import make_home
@@ -204,12 +205,22 @@ class _Up:
             self.worker.revive()
 
     def _watch(self) -> None:
-        swept = time.monotonic()
+        swept, offered = time.monotonic(), list[str]()
         while True:
             self._tick()
+            if offered != recipe_names(self.home):
+                offered = self._offer_recipes(offered)
             if time.monotonic() - swept > SWEEP_SECONDS:
                 swept = time.monotonic()
                 self._mend(*ENDED)
+
+    def _offer_recipes(self, offered: list[str]) -> list[str]:
+        """A recipe was added to the home, or taken away: the form says so. Returns what it offers now."""
+        names = recipe_names(self.home)
+        with suppress(OSError, ValueError):
+            prefect_api.offer_recipes(self.api, names)
+            return names
+        return offered
 
     def _mend(self, *states: str) -> None:
         """Flow runs that lost their process; the server may be away just now: the next time, then."""

@@ -15,11 +15,11 @@ def mlflow_links(home: Path, model: dict[str, Any] | None, run_id: str | None) -
     links = []
     if model and model.get("version"):
         name, version = model["name"], str(model["version"])
-        links.append((f"Model {name}, version {version}", f"{base}/#/models/{quote(name, safe='')}/versions/{version}"))
+        links.append(("Model", f"{base}/#/models/{quote(name, safe='')}/versions/{version}"))
         run_id = run_id or open_client(home).get_model_version(name, version).run_id  # all from the store: who made it
     if run_id:
         experiment = open_client(home).get_run(run_id).info.experiment_id
-        links.append(("Run in MLflow: settings, curves, files", f"{base}/#/experiments/{experiment}/runs/{run_id}"))
+        links.append(("Run in MLflow", f"{base}/#/experiments/{experiment}/runs/{run_id}"))
     return links
 
 

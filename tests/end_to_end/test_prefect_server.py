@@ -59,8 +59,8 @@ def test_a_run_is_recorded_and_the_second_is_cached(cli, tiny_recipe, server, mo
         first["flow_run"]: {"data": "Completed", "head": "Completed"},
         second["flow_run"]: {"data": "Cached", "head": "Cached"},
     }
-    results = [a for a in ask(server, "artifacts") if a["key"] == "results" and a["flow_run_id"] == first["flow_run"]]
-    assert [row["step"] for row in json.loads(results[0]["data"])] == ["data", "head"]
+    steps = [a for a in ask(server, "artifacts") if a["key"] == "steps" and a["flow_run_id"] == first["flow_run"]]
+    assert [row["step"] for row in json.loads(steps[0]["data"])] == ["data", "head"]
     flow_run = httpx.get(f"{server}/flow_runs/{first['flow_run']}").json()
     assert flow_run["parameters"]["recipe"] == str(tiny_recipe)
 

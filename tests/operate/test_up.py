@@ -17,7 +17,7 @@ from tests.operate.up_process import Up
 
 pytestmark = pytest.mark.slow
 
-TRAIN = "run-recipe/train"
+TRAIN = "train/train"
 
 
 def variant(recipe: Path, directory: Path, name: str) -> str:
