@@ -47,6 +47,22 @@ def test_a_first_release_becomes_champion_once(mlflow_home: Path, tmp_path: Path
     assert open_client(mlflow_home).get_model_version("opinions", "1").description == "# A tiny model\n"
 
 
+def test_the_run_s_own_steps_come_before_others_of_their_names(
+    mlflow_home: Path, tmp_path: Path, checks: list[str]
+) -> None:
+    release, manifest, lineage = make_release(tmp_path / "release")
+    older = {**lineage[0], "key": "older-data", "content": "older"}
+    own = {"data": lineage[0]["key"]}
+    register(
+        mlflow_home, "opinions", release, manifest, promote=True, lineage=[*lineage, older], steps=own,
+        tags={"stillhouse.data_version": "4"},
+    )  # fmt: skip
+    (version,) = read_models(mlflow_home)["opinions"]
+    assert f'"data": "{lineage[0]["key"]}"' in version.tags[LINEAGE]
+    assert "older" not in version.tags["stillhouse.data"]
+    assert version.tags["stillhouse.data_version"] == "4"
+
+
 def test_no_file_of_a_logged_model_is_a_pickle(mlflow_home: Path, tmp_path: Path, checks: list[str]) -> None:
     push(mlflow_home, tmp_path)
     model = registry.resolve(mlflow_home, "opinions")["directory"].parents[1]

@@ -242,6 +242,8 @@ def test_lineage_names_artifacts(two_versions: Path, tmp_path: Path) -> None:
     data = make_release(tmp_path / "again", seed=1)[2][0]
     assert registry.lineage_key(two_versions, "opinions@champion") == "model-1"
     assert registry.lineage_key(two_versions, "opinions/1") == "model-0"
+    assert registry.lineage_key(two_versions, "opinions/1/int8") == "model-0"
+    assert registry.lineage_key(two_versions, "opinions/2/data") == data["key"]
     assert registry.lineage_key(two_versions, "opinions@previous/int8") == "model-0"
     assert registry.lineage_key(two_versions, "opinions@champion/data") == data["key"]
     assert registry.lineage_key(two_versions, "opinions@challenger/int8") is None
