@@ -15,9 +15,10 @@ from stillhouse.methods import load_method
 
 OF_THE_FILE = (
     "format", "delimiter", "column_names", "subset", "given_splits", "validation", "test", "labels", "confidence",
-    "min_confidence",
+    "min_confidence", "max_train_rows",
 )  # fmt: skip
-"""Settings of a data step that speak of the first file; new rows are checked and renamed before they are kept."""
+"""Settings of a data step that speak of the first file; new rows are checked and renamed before they are kept. The data
+before is its sample already: a sample of both would leave out most of what is new."""
 EPOCH = "epoch"
 UNLABELLED = "unlabelled"
 """The step that prepares texts without labels, and the file's suffix."""
