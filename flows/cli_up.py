@@ -1,6 +1,7 @@
 """`up`: Prefect server, MLflow server and a worker, one command."""
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +38,8 @@ def up(
     quieten(home)
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        with suppress(OSError):  # a terminal that was closed is no reason to end
+            print(line, file=sys.stderr, flush=True)
 
     def ready(addresses: "Addresses", already: bool) -> None:
         if as_json:

@@ -119,10 +119,12 @@ class Cli:
         self.home = home
         self.cwd = cwd
 
+    def environment(self, fault: str = "") -> dict[str, str]:
+        return {**os.environ, "STILLHOUSE_HOME": str(self.home), "STILLHOUSE_FAULT": fault, "COLUMNS": "200"}
+
     def start(self, *arguments: str, fault: str = "", **popen: object) -> "subprocess.Popen[str]":
-        environment = {**os.environ, "STILLHOUSE_HOME": str(self.home), "STILLHOUSE_FAULT": fault, "COLUMNS": "200"}
         return subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments], env=environment, text=True, cwd=self.cwd,
+            [sys.executable, "-m", "flows.cli", *arguments], env=self.environment(fault), text=True, cwd=self.cwd,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, **popen,
         )  # type: ignore[call-overload]  # fmt: skip
 
