@@ -65,7 +65,7 @@ def api(tmp_path_factory) -> Iterator[str]:
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}/api"
     try:
-        wait(lambda: healthy(address), 180, lambda: (home / "log").read_text())
+        wait(lambda: healthy(address), 420, lambda: (home / "log").read_text())
         yield address
     finally:
         process.terminate()

@@ -140,3 +140,29 @@ def test_what_a_user_gets_wrong(two_versions):
     (two_versions / "monitor" / "opinions" / "state.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
         monitor_model(two_versions, "opinions", LOG)
+
+
+def test_the_command_says_what_it_saw_and_fails_on_request(two_versions, monkeypatch, capsys):
+    from flows import cli
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["stillhouse", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return int(end.value.code or 0), capsys.readouterr().out
+
+    monkeypatch.setattr(cli, "stop_on_signals", lambda say: None)
+    for name in ("STILLHOUSE_HOME", "PREFECT_HOME"):
+        monkeypatch.setenv(name, str(two_versions))
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 30), "one")
+    few = ("monitor", "opinions", "--set", "reference=log", "--set", "min_rows=50", "--set", "sample_rows=100")
+    assert run(*few, "--fail-on-alarm")[0] == 0
+    log.append(rows(30, 33, shares=(0.9, 0.05)), "surge")
+    code, out = run(*few, "--surge-label", "negative", "--fail-on-alarm", "--json")
+    line = json.loads(out)
+    assert (
+        code == 3 and line["alarm"] and "surge" in line["alarms"] and line["settings"]["surge_labels"] == ["negative"]
+    )
+    assert run(*few)[1].splitlines()[-1] == "  note: no new rows in the prediction log"
+    assert run("monitor", "opinions", "--since", "soon")[0] == 2
