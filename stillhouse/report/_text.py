@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, TypeGuard
 
 CLIPPED = 500
 """Characters of a text of the data that are shown."""
@@ -54,7 +54,7 @@ def letter_width(letter: str) -> float:
     return 11.5 if letter in "mwMWQ@%—" else 8.4 if letter.isupper() else 7.6
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -21,9 +21,7 @@ DAYS = 3 * 86_400.0
 
 def drift(facts: Facts) -> Section | None:
     """Each monitor run's effect sizes against their thresholds, quality where labels came, and the alarms."""
-    history = sorted(
-        (run for run in facts.get("history") or [] if is_number(run.get("time"))), key=lambda run: run["time"]
-    )
+    history = _history(facts.get("history") or [])
     if not history:
         return None
     show = _clock(history[-1]["time"] - history[0]["time"])
@@ -36,6 +34,17 @@ def drift(facts: Facts) -> Section | None:
         "alarms": alarms[::-1][:ALARMS], "alarm_count": len(alarms), "tests": _tests(last),
         "notes": [str(note) for note in _items(last.get("notes"), str)],
     }  # fmt: skip
+
+
+def _history(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs by the end of their window, which becomes their `time`; a line that a kill had written twice once."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in lines:
+        window = line["window"] if isinstance(line.get("window"), dict) else {}
+        at = window["end"] if is_number(window.get("end")) else line.get("time")
+        if is_number(at):
+            found[str(line.get("version")), str(window.get("start")), at] = {**line, "time": float(at)}
+    return sorted(found.values(), key=lambda run: run["time"])
 
 
 def _clock(seconds: float) -> Callable[[float], str]:
@@ -57,10 +66,11 @@ def _test_plots(history: list[dict[str, Any]], show: Callable[[float], str]) -> 
     for run in history:
         for test in _tests(run):
             if is_number(test.get("effect")):
-                kinds.setdefault(test["name"], []).append((float(run["time"]), test))
+                kinds.setdefault(test["name"], []).append((run["time"], test))
     found = []
     for name, entries in kinds.items():
-        statistic = str((entries[-1][1].get("detail") or {}).get("statistic", "effect"))
+        detail = entries[-1][1].get("detail")
+        statistic = str(detail.get("statistic", "effect")) if isinstance(detail, dict) else "effect"
         limit = entries[-1][1].get("threshold")
         found.append(
             over_time(
@@ -80,7 +90,7 @@ def _quality_plots(history: list[dict[str, Any]], show: Callable[[float], str]) 
             for name, figure in (run[source] if isinstance(run.get(source), dict) else {}).items():
                 value = figure.get("value") if isinstance(figure, dict) else figure
                 if name in ("accuracy", "f1_macro", "entity_f1") and is_number(value):
-                    series.setdefault(f"{metric_name(name)}, {words}", []).append((float(run["time"]), float(value)))
+                    series.setdefault(f"{metric_name(name)}, {words}", []).append((run["time"], float(value)))
     plot = over_time(list(series.items()), "quality in use", "drift-in-use", show_x=show)
     return [plot] if plot else []
 
@@ -90,14 +100,14 @@ def _slug(name: str) -> str:
 
 
 def _alarms(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Tests that raised one, and surges: of a run's own list or of its part `surge`."""
+    """Tests that raised one, and surges that were new."""
     found = [
         {"time": run["time"], "what": test["name"], "effect": test.get("effect"), "limit": test.get("threshold"),
          "p": test.get("p_value"), "note": ""}
         for test in _tests(run) if test.get("alarm")
     ]  # fmt: skip
     surge = run["surge"] if isinstance(run.get("surge"), dict) else {}
-    for alert in _items(run.get("surges") or surge.get("alerts"), dict):
+    for alert in [rise for rise in _items(surge.get("table"), dict) if rise.get("state") == "alert"]:
         note = f"{alert.get('label', '')} in {alert.get('topic', '')}"
         if is_number(alert.get("count")) and is_number(alert.get("rows")):
             note += f": {alert['count']} of {alert['rows']} rows"
@@ -132,5 +142,5 @@ def retrains(facts: Facts) -> Section | None:
 
 
 def _seconds(trigger: dict[str, Any]) -> float | None:
-    times = trigger.get("created"), trigger.get("ended")
-    return times[1] - times[0] if is_number(times[0]) and is_number(times[1]) else None
+    created, ended = trigger.get("created"), trigger.get("ended")
+    return ended - created if is_number(created) and is_number(ended) else None

@@ -231,16 +231,18 @@ def add_watch(home: Path, name: str) -> None:
                 "share": 0.8,
                 "expected": 0.4,
                 "p_value": 1e-9,
+                "state": "alert",
             }
         ]
         lines.append({
-            "time": 1.7e9 + 86_400 * run, "rows": 500, "tests": tests, "surge": {"alerts": surges if run == 7 else []},
+            "time": 1.8e9, "version": 1, "window": {"start": 1.7e9, "end": 1.7e9 + 86_400 * run}, "rows": 500,
+            "tests": tests, "surge": {"table": surges if run == 7 else []},
             "quality": {"rows": 200, "accuracy": {"value": 0.8 - 0.01 * run, "low": 0.7, "high": 0.9}},
             "estimate": {"accuracy": 0.79 - 0.01 * run}, "notes": ["labels of 20 rows: quality is not tested"],
         })  # fmt: skip
     path = home / "monitor" / name / "history.jsonl"
     path.parent.mkdir(parents=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"time": "soon"}\n{"ti')
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[-1]]) + '{"time": "soon"}\n{"ti')
     quality = {
         "metric": "f1_macro",
         "candidate": 0.74,
