@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
-from pydantic import Field
+from prefect.states import Completed
 
 from flows.environment import prepare
+from flows.form import parameter
 from flows.request import Request, Result
 from flows.retrain_text import describe
 from flows.retraining import Ask, retrain_model
@@ -20,6 +20,7 @@ from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home, make_home
 from stillhouse.launcher import Launcher
 from tasks.dead_flow_runs import process_tag
+from tasks.run_log import failed_state, one_line_errors
 from tasks.session import SESSION, Session
 from tasks.steps import best_effort
 
@@ -32,35 +33,37 @@ NAMES = {
 
 @flow(name="retrain", flow_run_name="retrain {name}", persist_result=False, log_prints=False, validate_parameters=True)
 def retrain(  # noqa: PLR0913
-    name: Annotated[str, Field(title="Model", description="Registered name of the model")],
-    reason: Annotated[str, Field(title="Reason", description="Why: by hand, schedule, new data, drift …")] = "by hand",
+    name: Annotated[str, parameter("Model", "Registered name of the model")],
+    reason: Annotated[str, parameter("Reason", "Why: by hand, schedule, new data, drift …")] = "by hand",
     landing: Annotated[
-        str, Field(title="Landing place", description="Folder or URL of new files; empty: landing/NAME of the home")
+        str, parameter("Landing place", "Folder or URL of new files; empty: landing/NAME of the home")
     ] = "",
-    min_rows: Annotated[int, Field(title="Minimum rows", description="Do nothing below so many new rows", ge=1)] = 1,
-    cooldown_hours: Annotated[
-        float, Field(title="Cool-down", description="Hours that must lie between two retrainings", ge=0)
-    ] = 0.0,
-    from_scratch: Annotated[
-        bool, Field(title="From scratch", description="Train every stage again; not from the champion")
-    ] = False,
+    min_rows: Annotated[int, parameter("Minimum rows", "Do nothing below so many new rows", ge=1)] = 1,
+    cooldown_hours: Annotated[float, parameter("Cool-down", "Hours that must lie between two retrainings", ge=0)] = 0.0,
+    from_scratch: Annotated[bool, parameter("From scratch", "Train every stage again; not from the champion")] = False,
     new_labels: Annotated[
         Literal["set-aside", "grow"],
-        Field(title="New labels", description="Rows with a label that the model does not know: set aside, or learn it"),
+        parameter("New labels", "Rows with a label that the model does not know: set aside, or learn it"),
     ] = "set-aside",
     unlabelled: Annotated[
         Literal["ignore", "extra"],
-        Field(title="Without label", description="Texts without a label: ignore, or let the teachers explain them"),
+        parameter("Without label", "Texts without a label: ignore, or let the teachers explain them"),
     ] = "ignore",
-    promote: Annotated[bool, Field(title="Promote", description="Make what passes the gate the champion")] = True,
-    recipe: Annotated[
-        str, Field(title="Recipe", description="Another recipe than the champion's own; empty: that")
-    ] = "",
+    promote: Annotated[bool, parameter("Promote", "Make what passes the gate the champion")] = True,
+    approval: Annotated[
+        bool, parameter("Approval", "Wait for a person's word before the model becomes champion")
+    ] = False,
+    approval_timeout_hours: Annotated[
+        float, parameter("Hours to approve", "After so many without an answer it stays challenger", gt=0)
+    ] = 24,
+    recipe: Annotated[str, parameter("Recipe", "Another recipe than the champion's own; empty: that")] = "",
 ) -> Any:
     """Take in what arrived, then train the model again if there is enough new; on a retry go on with what was begun."""
     ask = Ask(
-        name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe
+        name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe,
+        approval=approval, approval_timeout_hours=approval_timeout_hours,
     )  # fmt: skip
+    one_line_errors()
     current = SESSION.get()
     if current is not None:
         return _retrain(ask, current)
@@ -83,7 +86,7 @@ def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
         with without_heartbeats(), tags(process_tag()):
             state = retrain(
                 ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
-                ask.unlabelled, ask.promote, ask.recipe, return_state=True,
+                ask.unlabelled, ask.promote, recipe=ask.recipe, return_state=True,
             )  # fmt: skip
     finally:
         session.launcher.close()
@@ -110,7 +113,7 @@ def _retrain(ask: Ask, session: Session) -> Any:
     try:
         trigger = retrain_model(ask, session.home, session.listener, run)
     except StillhouseError as error:
-        return Failed(message=str(error), data=error)
+        return failed_state(error)
     with best_effort():
         create_markdown_artifact(
             "\n".join(describe(trigger)), key="retraining", description=f"Retraining of {ask.name}"

@@ -49,6 +49,8 @@ from tasks.versions import DIGEST
 
 Run = Callable[[Request], Result]
 HOUR = 3600.0
+OPTIONS = ("from_scratch", "new_labels", "unlabelled", "promote", "approval", "approval_timeout_hours")
+"""What of a request is frozen with its trigger."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Ask:
     promote: bool = True
     recipe: str = ""
     local: bool = False
+    approval: bool = False
+    approval_timeout_hours: float = 24.0
 
 
 def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger:
@@ -160,7 +164,7 @@ def _hours(left: float, cooldown: float) -> str:
 def _frozen(trigger: Trigger, ask: Ask, home: Path) -> Trigger:
     champion = champion_of(home, ask.name)
     modules = code_now()
-    options = {key: asdict(ask)[key] for key in ("from_scratch", "new_labels", "unlabelled", "promote")}
+    options = {key: asdict(ask)[key] for key in OPTIONS}
     return {
         **trigger, "options": options, "recipe": _whole_recipe(ask, home),
         "code": {"digest": code_digest(modules), "modules": modules},
@@ -216,7 +220,8 @@ def _carry_out(trigger: Trigger, home: Path, local: bool, listener: Listener, ru
         listener.note(f"the code changed since {trigger['id']} was frozen: {', '.join(changed[:5])}")
     path = _write_recipe(trigger, home)
     reached(home, "retrain.recipe", name=name)
-    request = Request(str(path), promote=trigger["options"]["promote"], local=local)
+    asked = {key: trigger["options"][key] for key in ("promote", "approval", "approval_timeout_hours")}
+    request = Request(str(path), local=local, **asked)
     try:
         again = [line for line in causes(plan_request(request, home), Store(home)) if line.startswith("code ")]
         trigger.update(again=again)

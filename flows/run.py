@@ -6,13 +6,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import State, flow, tags
+from prefect import flow, tags
 from prefect.context import FlowRunContext, SettingsContext, TagsContext, get_settings_context
 from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from flows.approval import decide_release
 from flows.environment import has_server
@@ -30,7 +29,7 @@ from stillhouse.launcher import Launcher
 from stillhouse.store import Store
 from tasks.dead_flow_runs import close_dead_flow_runs, process_tag
 from tasks.links import mlflow_links
-from tasks.run_log import one_line_errors
+from tasks.run_log import failed_state, one_line_errors
 from tasks.run_tracker import RunTracker
 from tasks.session import SESSION, Session
 from tasks.steps import best_effort, task_for
@@ -76,7 +75,7 @@ def run_in_session(request_for: Callable[[Path], Request]) -> Any:
     try:
         home = make_home(find_home())
     except StillhouseError as error:
-        return _failed(error)
+        return failed_state(error)
     session = Session(home, Launcher(home), Listener())
     token = SESSION.set(session)
     try:
@@ -133,7 +132,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
             check_disk(session.home)
         save_pinned(plan, session.home)
     except StillhouseError as error:
-        return _failed(error)
+        return failed_state(error)
     to_run = {**dict.fromkeys(request.rebuild), **estimate_seconds(plan, Store(session.home))}
     page = RunPage(plan.recipe.name, to_run, session.listener)
     session.listener = page
@@ -145,7 +144,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
         tracker.finish("FAILED" if isinstance(error, StillhouseError) else "KILLED")
         page.finish(str(error) or type(error).__name__, complete=False)
         if isinstance(error, StillhouseError):
-            return _failed(error)
+            return failed_state(error)
         raise
     finally:
         session.listener = page.other
@@ -155,12 +154,6 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
         decide_release(plan, session.home, request, result)
     message = result.refusal or headline(result)
     return Completed(name="Refused" if result.refusal else "Completed", message=message, data=vars(result))
-
-
-def _failed(error: StillhouseError) -> State:
-    """A failure whose message says the fix; raised instead, it would stand in the log as a traceback."""
-    get_run_logger().error(str(error))
-    return Failed(message=str(error), data=error)
 
 
 def _do(plan: Plan, request: Request, session: Session, tracker: RunTracker) -> Result:

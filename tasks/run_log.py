@@ -2,6 +2,11 @@
 
 import logging
 import os
+from typing import Any
+
+from prefect import State
+from prefect.logging import get_run_logger
+from prefect.states import Failed
 
 from stillhouse.errors import StillhouseError
 
@@ -29,3 +34,9 @@ def one_line_errors() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(there, OneLine) for there in logger.filters):
             logger.addFilter(OneLine())
+
+
+def failed_state(error: StillhouseError) -> State[Any]:
+    """What a flow returns: a failure whose message says the fix; raised instead, its log would end in a traceback."""
+    get_run_logger().error(str(error))
+    return Failed(message=str(error), data=error)

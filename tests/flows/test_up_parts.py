@@ -220,7 +220,7 @@ def test_an_unreadable_database_is_said_before_anything_starts(tmp_path, monkeyp
     path.parent.mkdir(exist_ok=True)
     path.write_text("not a database at all, but long enough to have a header")
     with pytest.raises(UserError, match="cannot be read"):
-        bring_up(tmp_path, {}, print, lambda addresses, already: None)
+        bring_up(tmp_path, {}, None, print, lambda addresses, already: None)
 
 
 def test_servers_named_by_the_shell_are_refused_in_one_line(tmp_path, monkeypatch, usual):
@@ -229,7 +229,7 @@ def test_servers_named_by_the_shell_are_refused_in_one_line(tmp_path, monkeypatc
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere:4200/api")
     monkeypatch.setattr("flows.up._check", lambda home: None)
     with pytest.raises(UserError, match="PREFECT_API_URL is set to http://elsewhere:4200/api"):
-        bring_up(tmp_path, {}, print, lambda addresses, already: None)
+        bring_up(tmp_path, {}, None, print, lambda addresses, already: None)
 
 
 def test_a_second_up_tells_the_addresses_of_the_first(tmp_path):
@@ -238,7 +238,9 @@ def test_a_second_up_tells_the_addresses_of_the_first(tmp_path):
     up_file(tmp_path, process_start(os.getpid()))
     told: list[tuple[str, bool]] = []
     with lock(tmp_path, "up"):
-        code = bring_up(tmp_path, {}, print, lambda addresses, already: told.append((addresses["prefect"], already)))
+        code = bring_up(
+            tmp_path, {}, None, print, lambda addresses, already: told.append((addresses["prefect"], already))
+        )
     assert (code, told) == (0, [("http://p", True)])
 
 
