@@ -108,7 +108,7 @@ def test_the_light_client_says_and_does_over_http_what_mlflow_s_own_does(up):
     name = "it's a (model)"
     real.create_registered_model(name)
     for number in range(3):
-        real.create_model_version(name, f"file:///somewhere/{number}", tags={"number": str(number)})
+        real.create_model_version(name, f"s3://models/{number}", tags={"number": str(number)})
     light.set_registered_model_alias(name, "champion", "2")
     light.set_registered_model_alias(name, "previous", "1")
     light.delete_registered_model_alias(name, "previous")
