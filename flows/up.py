@@ -227,7 +227,7 @@ class _Up:
         with suppress(OSError, ValueError):
             mended = prefect_api.mend_flow_runs(self.api, lambda: set(marked(self.home).values()), states)
             if mended:
-                self.say(f"{len(mended)} flow runs had lost their process; what became of them is on their pages")
+                self.say(f"flow runs that lost their process: {len(mended)}; what became of them is on their pages")
 
     def _stop(self) -> None:
         """Runs first, while the servers can still record their end; then the servers; then whatever is left."""
