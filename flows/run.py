@@ -20,6 +20,7 @@ from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
 from flows.run_page import RunPage
 from flows.run_results import headline, show_results
+from flows.stale import log_trained_again
 from pipelines.execute import check_disk, estimate_seconds, failed, job_spec, save_pinned
 from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
@@ -133,6 +134,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
         save_pinned(plan, session.home)
     except StillhouseError as error:
         return failed_state(error)
+    log_trained_again(plan, Store(session.home))
     to_run = {**dict.fromkeys(request.rebuild), **estimate_seconds(plan, Store(session.home))}
     page = RunPage(plan.recipe.name, to_run, session.listener)
     session.listener = page

@@ -1,9 +1,9 @@
 """The report of a run, kept with the run in MLflow, and where a browser finds it there."""
 
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from stillhouse.events import emit
+from tasks.links import web_address
 from tasks.mlflow_home import open_client, tracking_uri
 
 NAME = "report.html"
@@ -26,8 +26,7 @@ def log_report(home: Path, run_id: str, path: Path) -> str:
 
 def report_address(home: Path, experiment: str, run_id: str) -> str:
     """The page of an MLflow server that shows a run's report; "" where MLflow is a database without a server."""
-    parts = urlsplit(tracking_uri(home))
-    if parts.scheme not in ("http", "https"):
+    base = web_address(tracking_uri(home))
+    if base is None:
         return ""
-    base = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"  # without a password
     return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/{NAME}"
