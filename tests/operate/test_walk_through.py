@@ -37,6 +37,8 @@ STEADY_DAYS, STEADY_RATE = 7, 24
 """Known topics only, rows an hour."""
 NEWS_HOURS, NEWS_RATE = 3, 150
 """Then the new topic as well."""
+ANGRY = 0.85
+"""Share of its rows that are negative; of the known topics' it is four tenths."""
 LIMIT_SECONDS = 15 * 60
 
 
@@ -98,14 +100,16 @@ def write_files(directory: Path) -> dict[str, Path]:
     now = time.time() - 60
     begin = now - (NEWS_HOURS + 24 * STEADY_DAYS) * HOUR
     steady = in_time(known[half:].head(24 * STEADY_DAYS * STEADY_RATE), begin, 24 * STEADY_DAYS)
-    mixed = pd.concat([news.head(NEWS_HOURS * NEWS_RATE), known[-NEWS_HOURS * STEADY_RATE :]]).sample(
-        frac=1, random_state=1
-    )
+    angry, other = (news[(news["sentiment"] == "negative") == is_so] for is_so in (True, False))
+    burst = NEWS_HOURS * NEWS_RATE
+    loud = pd.concat([angry.head(round(ANGRY * burst)), other.head(round((1 - ANGRY) * burst))])
+    later = news.drop(loud.index).head(1500)
+    mixed = pd.concat([loud, known[-NEWS_HOURS * STEADY_RATE :]]).sample(frac=1, random_state=1)
     frames = {
         "known": known[:half][["text", "sentiment"]],
         "steady": steady[["id", "text", "topic", "time"]],
         "news": in_time(mixed, now - NEWS_HOURS * HOUR, NEWS_HOURS)[["id", "text", "topic", "time"]],
-        "labelled": news[NEWS_HOURS * NEWS_RATE : NEWS_HOURS * NEWS_RATE + 1500][["id", "text", "sentiment"]],
+        "labelled": later[["id", "text", "sentiment"]],
     }
     for name, frame in frames.items():
         frame.to_csv(directory / f"{name}.csv", index=False)
