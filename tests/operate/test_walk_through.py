@@ -1,6 +1,6 @@
 """The walk-through of docs/guides/operate.md in real time, on the tweets, on real servers:
 
-up, train, predict a steady stream, a new topic and a surge of negative opinions arrive, alerts and a retraining that
+up, train, predict a steady stream, a new topic and a surge of negative opinions on a known one arrive, alerts and a retraining that
 finds nothing to learn from, labelled rows arrive, retraining, gate, new champion, better predictions, rollback.
 """
 
@@ -35,10 +35,10 @@ steps:
 HOUR = 3600.0
 STEADY_DAYS, STEADY_RATE = 7, 24
 """Known topics only, rows an hour."""
-NEWS_HOURS, NEWS_RATE = 3, 150
-"""Then the new topic as well."""
-ANGRY = 0.85
-"""Share of its rows that are negative; of the known topics' it is four tenths."""
+NEWS_HOURS, NEWS_RATE = 3, 80
+"""Then the new topic as well,"""
+LOUD_TOPIC, LOUD_RATE = "airlines", 80
+"""and a wave of negative opinions on a known one."""
 LIMIT_SECONDS = 15 * 60
 
 
@@ -100,11 +100,11 @@ def write_files(directory: Path) -> dict[str, Path]:
     now = time.time() - 60
     begin = now - (NEWS_HOURS + 24 * STEADY_DAYS) * HOUR
     steady = in_time(known[half:].head(24 * STEADY_DAYS * STEADY_RATE), begin, 24 * STEADY_DAYS)
-    angry, other = (news[(news["sentiment"] == "negative") == is_so] for is_so in (True, False))
-    burst = NEWS_HOURS * NEWS_RATE
-    loud = pd.concat([angry.head(round(ANGRY * burst)), other.head(round((1 - ANGRY) * burst))])
-    later = news.drop(loud.index).head(1500)
-    mixed = pd.concat([loud, known[-NEWS_HOURS * STEADY_RATE :]]).sample(frac=1, random_state=1)
+    arrives, later = news.head(NEWS_HOURS * NEWS_RATE), news[NEWS_HOURS * NEWS_RATE :].head(1500)
+    rest = known[half + 24 * STEADY_DAYS * STEADY_RATE :]
+    angry = rest[(rest["topic"] == LOUD_TOPIC) & (rest["sentiment"] == "negative")].head(NEWS_HOURS * LOUD_RATE)
+    usual = rest.drop(angry.index).head(NEWS_HOURS * STEADY_RATE)
+    mixed = pd.concat([arrives, angry, usual]).sample(frac=1, random_state=1)
     frames = {
         "known": known[:half][["text", "sentiment"]],
         "steady": steady[["id", "text", "topic", "time"]],
