@@ -145,7 +145,7 @@ def test_a_run_that_waits_for_the_machine_says_so(up, shared_recipe, tmp_path):
     recipe = variant(shared_recipe, tmp_path, "waits")
     lock = Store(up.home).lock("machine")
     with lock:
-        run = up.deploy_run(TRAIN, {"recipe": recipe, "overrides": ["seed=77"], "until": "head"})
+        run = up.deploy_run(TRAIN, {"recipe": recipe, "overrides": ["seed=77"], "until": "data"})
         deadline = time.monotonic() + 200
         while True:
             logs = ask(up.api, "logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
@@ -156,9 +156,9 @@ def test_a_run_that_waits_for_the_machine_says_so(up, shared_recipe, tmp_path):
             time.sleep(0.5)
         question = {"artifacts": {"flow_run_id": {"any_": [run]}}}
         shown = [artifact["description"] for artifact in ask(up.api, "artifacts/filter", question)]
-        assert "head: waiting: another run uses this machine" in shown
+        assert "data: waiting: another run uses this machine" in shown
     assert up.finished(run)["state_type"] == "COMPLETED"
-    assert said == ["head is waiting: another run uses this machine"]
+    assert said == ["data is waiting: another run uses this machine"]
 
 
 def test_a_second_up_tells_the_addresses_and_ends(up):
