@@ -21,8 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "concurrent_runs.json"
-BUSY = "Encountered retryable exception"
-"""In the Prefect server's log when its database was busy for too long; clients then ask again."""
+BUSY = "sqlite3.OperationalError: database is locked"
+"""In the Prefect server's log when another wrote between a transaction's read and its write; clients then ask again."""
 RECIPE = """\
 name: at-once
 steps:

@@ -9,6 +9,9 @@ from tasks.running_up import running
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Spans for Prefect Cloud; each run would also read and write its labels in one SQLite transaction, which fails at
+    # once when another run wrote in between (19 times for ten runs at once).
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
