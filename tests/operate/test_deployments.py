@@ -29,7 +29,7 @@ def test_the_server_takes_the_kubernetes_pool_and_refuses_a_variable_it_does_not
 
 def test_a_schedule_of_the_user_survives_the_next_deploy(up):
     """As `up` does at every start; commands are those of the guide."""
-    name = "run-recipe/train"
+    name = "train/train"
     environment = {**up.cli.environment(), "PREFECT_API_URL": up.api}
     command = [sys.executable, "-m", "prefect"]
     schedule = ["--cron", "0 3 * * 1", "--timezone", "Europe/Berlin"]
