@@ -55,7 +55,7 @@ test-light: demo
 
 # One process: the tests share one `up`.
 test-operate: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 0 --durations 15 tests/operate
+	$(BIN)/python -m pytest -m slow -n 0 --durations 15 tests/operate
 
 test-scale: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 0 -rP tests/scale
