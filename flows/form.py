@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -27,6 +27,12 @@ def parameter(title: str, description: str, *, choices: list[str] | None = None,
         extra["enum"] = choices
     field: FieldInfo = Field(title=title, description=description, json_schema_extra=extra, **constraints)
     return field
+
+
+NeedsApproval = Annotated[bool, parameter("Approval", "Wait for a person's word before the model becomes champion")]
+ApprovalHours = Annotated[
+    float, parameter("Hours to approve", "After so many without an answer it stays challenger", gt=0)
+]
 
 
 def overrides_of(recipe: str, home: Path, data: dict[str, Any], seed: int) -> list[str]:

@@ -8,20 +8,17 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from flows.environment import prepare
-from flows.form import parameter
+from flows.form import ApprovalHours, NeedsApproval, parameter
 from flows.request import Request, Result
 from flows.retrain_text import describe
 from flows.retraining import Ask, retrain_model
-from flows.run import run_in_flow, without_heartbeats
+from flows.run import in_session, run_in_flow, without_heartbeats
 from flows.triggers import Trigger
 from pipelines.listener import Listener
 from stillhouse.errors import StillhouseError
-from stillhouse.home import find_home, make_home
-from stillhouse.launcher import Launcher
 from tasks.dead_flow_runs import process_tag
-from tasks.run_log import failed_state, one_line_errors
-from tasks.session import SESSION, Session
+from tasks.run_log import failed_state
+from tasks.session import Session, open_session
 from tasks.steps import best_effort
 
 NAMES = {
@@ -50,12 +47,8 @@ def retrain(  # noqa: PLR0913
         parameter("Without label", "Texts without a label: ignore, or let the teachers explain them"),
     ] = "ignore",
     promote: Annotated[bool, parameter("Promote", "Make what passes the gate the champion")] = True,
-    approval: Annotated[
-        bool, parameter("Approval", "Wait for a person's word before the model becomes champion")
-    ] = False,
-    approval_timeout_hours: Annotated[
-        float, parameter("Hours to approve", "After so many without an answer it stays challenger", gt=0)
-    ] = 24,
+    approval: NeedsApproval = False,
+    approval_timeout_hours: ApprovalHours = 24,
     recipe: Annotated[str, parameter("Recipe", "Another recipe than the champion's own; empty: that")] = "",
 ) -> Any:
     """Take in what arrived, then train the model again if there is enough new; on a retry go on with what was begun."""
@@ -63,34 +56,16 @@ def retrain(  # noqa: PLR0913
         name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe,
         approval=approval, approval_timeout_hours=approval_timeout_hours,
     )  # fmt: skip
-    one_line_errors()
-    current = SESSION.get()
-    if current is not None:
-        return _retrain(ask, current)
-    home = make_home(find_home())
-    prepare(home)
-    session = Session(home, Launcher(home), _Log())
-    token = SESSION.set(session)
-    try:
-        return _retrain(ask, session)
-    finally:
-        session.launcher.close()
-        SESSION.reset(token)
+    return in_session(lambda session: _retrain(ask, session), _Log())
 
 
 def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
     """Call the flow from this process, for a command whose home has a server."""
-    session = Session(home, Launcher(home), listener)
-    token = SESSION.set(session)
-    try:
-        with without_heartbeats(), tags(process_tag()):
-            state = retrain(
-                ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
-                ask.unlabelled, ask.promote, recipe=ask.recipe, return_state=True,
-            )  # fmt: skip
-    finally:
-        session.launcher.close()
-        SESSION.reset(token)
+    with open_session(home, listener), without_heartbeats(), tags(process_tag()):
+        state = retrain(
+            ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
+            ask.unlabelled, ask.promote, recipe=ask.recipe, return_state=True,
+        )  # fmt: skip
     return state.result(raise_on_failure=True)
 
 

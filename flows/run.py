@@ -14,8 +14,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.approval import decide_release
-from flows.environment import has_server
-from flows.form import parameter, run_name
+from flows.environment import has_server, prepare
+from flows.form import ApprovalHours, NeedsApproval, parameter, run_name
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
 from flows.run_page import RunPage
@@ -26,13 +26,12 @@ from pipelines.listener import Listener, Outcome
 from pipelines.plan import Plan
 from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home, make_home
-from stillhouse.launcher import Launcher
 from stillhouse.store import Store
 from tasks.dead_flow_runs import close_dead_flow_runs, process_tag
 from tasks.links import mlflow_links
 from tasks.run_log import failed_state, one_line_errors
 from tasks.run_tracker import RunTracker
-from tasks.session import SESSION, Session
+from tasks.session import SESSION, Session, open_session
 from tasks.steps import best_effort, task_for
 
 
@@ -50,10 +49,8 @@ def run_recipe(
     until: Annotated[str | None, parameter("Until", "Stop after this step")] = None,
     rebuild: Annotated[list[str] | None, parameter("Rebuild", "Steps to build again")] = None,
     promote: Annotated[bool, parameter("Promote", "Make what passes the champion")] = True,
-    approval: Annotated[bool, parameter("Approval", "Wait for a person before it is promoted")] = False,
-    approval_timeout_hours: Annotated[
-        float, parameter("Hours to approve", "After so many it stays challenger", gt=0)
-    ] = 24,
+    approval: NeedsApproval = False,
+    approval_timeout_hours: ApprovalHours = 24,
 ) -> Any:
     """Run every step of a recipe; what the store has comes back as Cached."""
     return run_in_session(
@@ -65,42 +62,35 @@ def run_recipe(
 
 
 def run_in_session(request_for: Callable[[Path], Request]) -> Any:
-    """What a flow returns that runs the recipe of `request_for(home)`: a state, whose message is for people.
+    """What a flow returns that runs the recipe of `request_for(home)`: a state, whose message is for people."""
+    return in_session(lambda session: _run(request_for, session), Listener())
 
-    In the session of the process that called the flow, else (a Prefect worker started it) in one of its own.
-    """
+
+def in_session(do: Callable[[Session], Any], listener: Listener) -> Any:
+    """`do(session)` for a flow: in the session of the process that called it, else in one with `listener`."""
     one_line_errors()
     current = SESSION.get()
     if current is not None:
-        return _run(request_for, current)
+        return do(current)
     try:
         home = make_home(find_home())
     except StillhouseError as error:
         return failed_state(error)
-    session = Session(home, Launcher(home), Listener())
-    token = SESSION.set(session)
-    try:
-        return _run(request_for, session)
-    finally:
-        session.launcher.close()
-        SESSION.reset(token)
+    prepare(home)
+    with open_session(home, listener) as session:
+        return do(session)
 
 
 def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result:
     """Call the flow from this process; failures come back as the exceptions they were."""
-    session = Session(home, Launcher(home), listener)
-    if not has_server():
-        listener.note("starting Prefect, half a minute the first time (--local runs without it)")
-        session.launcher.warm_up(["torch", "transformers.modeling_utils"])
-    token = SESSION.set(session)
-    try:
+    with open_session(home, listener) as session:
+        if not has_server():
+            listener.note("starting Prefect, half a minute the first time (--local runs without it)")
+            session.launcher.warm_up(["torch", "transformers.modeling_utils"])
         with without_heartbeats(), tags(process_tag()):
             state = run_recipe(
                 request.recipe, request.overrides, request.until, request.rebuild, request.promote, return_state=True
             )  # fmt: skip
-    finally:
-        session.launcher.close()
-        SESSION.reset(token)
     value = state.result(raise_on_failure=True)
     return Result(**value)
 

@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
-from flows.form import AS_THE_RECIPE_SAYS, overrides_of, parameter, run_name
+from flows.form import AS_THE_RECIPE_SAYS, ApprovalHours, NeedsApproval, overrides_of, parameter, run_name
 from flows.request import Request
 from flows.run import run_in_session
 from pipelines.load import recipe_names
@@ -59,12 +59,8 @@ def train(  # noqa: PLR0913
     promote: Annotated[
         bool, parameter("Promote", "Make the model champion if the gate passes it; off: it stays challenger")
     ] = True,
-    approval: Annotated[
-        bool, parameter("Approval", "Wait for a person's word before the model becomes champion")
-    ] = False,
-    approval_timeout_hours: Annotated[
-        float, parameter("Hours to approve", "After so many without an answer it stays challenger", gt=0)
-    ] = 24,
+    approval: NeedsApproval = False,
+    approval_timeout_hours: ApprovalHours = 24,
     overrides: Annotated[
         list[Override],
         parameter(
