@@ -56,7 +56,7 @@ def retrain(  # noqa: PLR0913
         name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe,
         approval=approval, approval_timeout_hours=approval_timeout_hours,
     )  # fmt: skip
-    return in_session(lambda session: _retrain(ask, session), _Log())
+    return in_session(lambda session: _retrain(ask, session))
 
 
 def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
@@ -70,14 +70,14 @@ def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
 
 
 class _Log(Listener):
-    """What is said goes to the flow run's log: nobody watches a terminal."""
+    """What is said before and after the run goes to the flow run's log too; during it the run's page does that."""
 
-    def plan_made(self, plan: Any, estimates: dict[str, float | None], causes: list[str]) -> None:
-        for line in causes:
-            get_run_logger().info("trained again: %s", line)
+    def __init__(self, other: Listener) -> None:
+        self.other = other
 
     def note(self, text: str) -> None:
         get_run_logger().info("%s", text)
+        self.other.note(text)
 
 
 def _retrain(ask: Ask, session: Session) -> Any:
@@ -86,7 +86,7 @@ def _retrain(ask: Ask, session: Session) -> Any:
         return Result(**state.result(raise_on_failure=True))
 
     try:
-        trigger = retrain_model(ask, session.home, session.listener, run)
+        trigger = retrain_model(ask, session.home, _Log(session.listener), run)
     except StillhouseError as error:
         return failed_state(error)
     with best_effort():

@@ -63,11 +63,11 @@ def run_recipe(
 
 def run_in_session(request_for: Callable[[Path], Request]) -> Any:
     """What a flow returns that runs the recipe of `request_for(home)`: a state, whose message is for people."""
-    return in_session(lambda session: _run(request_for, session), Listener())
+    return in_session(lambda session: _run(request_for, session))
 
 
-def in_session(do: Callable[[Session], Any], listener: Listener) -> Any:
-    """`do(session)` for a flow: in the session of the process that called it, else in one with `listener`."""
+def in_session(do: Callable[[Session], Any]) -> Any:
+    """`do(session)` for a flow: in the session of the process that called it, else (a worker did) in one of its own."""
     one_line_errors()
     current = SESSION.get()
     if current is not None:
@@ -77,7 +77,7 @@ def in_session(do: Callable[[Session], Any], listener: Listener) -> Any:
     except StillhouseError as error:
         return failed_state(error)
     prepare(home)
-    with open_session(home, listener) as session:
+    with open_session(home, Listener()) as session:
         return do(session)
 
 
