@@ -12,7 +12,7 @@ DEMO_HOME ?= .stillhouse
 help:
 	@echo "make demo         real tweets to a registered small model, then a prediction"
 	@echo "make test         lint, types, layers and all quick tests"
-	@echo "make test-faults  twenty random kills of whole runs (about 10 minutes)"
+	@echo "make test-faults  random kills of whole runs, and of each server in the middle of each flow (about 12 minutes)"
 	@echo "make test-light   the demo's model in an environment without torch and stillhouse"
 	@echo "make test-operate real servers of \`up\`, a real worker, a real browser (about 20 minutes)"
 	@echo "make test-scale   ten runs at once against the servers of \`up\`"
@@ -48,7 +48,8 @@ test: style
 	tests=$$?; wait $$types; types=$$?; cat $(VENV)/pyright.log; exit $$((tests + types))
 
 test-faults: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 tests/end_to_end/test_random_kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 tests/faults/test_random_kills.py
+	$(BIN)/python -m pytest -m slow -n 0 tests/faults/test_server_kills.py
 
 test-light: demo
 	DEMO_HOME=$(DEMO_HOME) $(BIN)/python -m pytest -m slow -rP tests/end_to_end/test_light_environment.py

@@ -20,6 +20,7 @@ from pipelines.recipe_files import recipe_names
 from stillhouse.errors import BugError, UserError
 from stillhouse.files import read_json, write_json
 from stillhouse.home import make_home
+from tasks.alerts import send_unsent
 from tasks.automations import check_webhook, ensure_automations
 from tasks.mlflow_home import DATABASE, lock
 from tasks.processes import process_start
@@ -30,7 +31,7 @@ DEPLOY_SECONDS = 180.0
 GRACE_SECONDS = 6.0
 TICK_SECONDS = 0.2
 SWEEP_SECONDS = 30.0
-"""How often flow runs without a process are looked for."""
+"""How often flow runs without a process, and alerts that the server could not take, are looked for."""
 ENDED = ("RUNNING", "CANCELLING")
 Say = Callable[[str], None]
 
@@ -213,6 +214,7 @@ class _Up:
             if time.monotonic() - swept > SWEEP_SECONDS:
                 swept = time.monotonic()
                 self._mend(*ENDED)
+                send_unsent(self.home, self.api)
 
     def _offer_recipes(self, offered: list[str]) -> list[str]:
         """A recipe was added to the home, or taken away: the form says so. Returns what it offers now."""

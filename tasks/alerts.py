@@ -3,7 +3,7 @@
 Prefect's automations turn such events into a retraining or a notification (`tasks.automations`). The event goes by one
 HTTP request with an id of its own: that needs no import of prefect (two seconds), is there when the call returns, and
 may be repeated, since the server drops an id it has seen. What a server that is down did not take waits in
-`home/logs/unsent/` for the next `tell` or `send_unsent`.
+`home/logs/unsent/` for the next `tell`, or for `up`, which sends it soon after its server is back.
 """
 
 import base64
@@ -44,7 +44,8 @@ def tell(home: Path, event: str, name: str, **payload: Any) -> None:
 def _tell(home: Path, event: str, name: str, payload: dict[str, Any]) -> None:
     with contextlib.suppress(OSError):  # a full disk, perhaps: the server may still hear of it
         emit(home, PREFIX + event, **{"name": name, **_without_reserved(payload)})
-    if not os.environ.get("PREFECT_API_URL"):
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
         return
     message = {
         "id": payload.get("alert_id") or str(uuid.uuid4()),
@@ -55,12 +56,12 @@ def _tell(home: Path, event: str, name: str, payload: dict[str, Any]) -> None:
         "payload": {"model": name, **payload},
     }
     try:
-        _post([message])
+        _post(api, [message])
     except Exception as error:
         _keep(home, message)
         _log.warning("the Prefect server did not take %s of %s (%s); it is kept", event, name, error)
     else:
-        send_unsent(home)
+        send_unsent(home, api)
 
 
 def _without_reserved(payload: dict[str, Any]) -> dict[str, Any]:
@@ -69,9 +70,9 @@ def _without_reserved(payload: dict[str, Any]) -> dict[str, Any]:
     return {f"payload_{key}" if key in taken else key: value for key, value in payload.items()}
 
 
-def send_unsent(home: Path) -> int:
+def send_unsent(home: Path, api: str) -> int:
     """Send what a server that was down did not take, the oldest first; returns how many. Never raises."""
-    if not os.environ.get("PREFECT_API_URL") or not (home / UNSENT).is_dir():
+    if not (home / UNSENT).is_dir():
         return 0
     sent = 0
     try:
@@ -80,7 +81,7 @@ def send_unsent(home: Path) -> int:
                 message = read_json(path)
             except FileNotFoundError:
                 continue  # another process was faster
-            _post([message])
+            _post(api, [message])
             path.unlink(missing_ok=True)
             sent += 1
     except Exception as error:
@@ -113,11 +114,10 @@ def _related() -> list[dict[str, str]]:
     ]
 
 
-def _post(messages: list[dict[str, Any]]) -> None:
+def _post(api: str, messages: list[dict[str, Any]]) -> None:
     import httpx
 
-    url = os.environ["PREFECT_API_URL"].rstrip("/") + "/events"
-    httpx.post(url, json=messages, headers=credentials(), timeout=SECONDS).raise_for_status()
+    httpx.post(f"{api.rstrip('/')}/events", json=messages, headers=credentials(), timeout=SECONDS).raise_for_status()
 
 
 def credentials() -> dict[str, str]:

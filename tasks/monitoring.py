@@ -1,7 +1,8 @@
 """One monitor run of a model: read the log from where the last run ended, test, record, and tell what is new.
 
-`HOME/monitor/NAME/state.json` says how far the log was examined, what was told when, and what is still to be told;
-`history.jsonl` has a line for each run. A window is examined once: doing it again shows the result and tells nothing.
+`HOME/monitor/NAME/state.json` says how far the log was examined, what was told when, and what is still to be written
+and told; `history.jsonl` has a line for each run. A window is examined once: doing it again shows the result and tells
+nothing.
 """
 
 import copy
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.errors import UserError, nearest
+from stillhouse.events import reached
 from stillhouse.files import flush, read_json, write_json
 from stillhouse.monitor.examine import Examination, Window, examine
 from stillhouse.monitor.settings import DAY, HOUR, MonitorSettings
@@ -24,7 +26,7 @@ from tasks.versions import find, read_models
 
 JUST_AFTER = 1e-3
 """Seconds: the end of a window lies behind its newest row."""
-NOTHING: dict[str, Any] = {"until": None, "told": {}, "surges": {}, "pending": []}
+NOTHING: dict[str, Any] = {"until": None, "told": {}, "surges": {}, "line": None, "pending": []}
 DRIFT = ("input drift", "prediction drift")
 
 
@@ -40,12 +42,15 @@ def monitor_model(
     directory.mkdir(parents=True, exist_ok=True)
     with lock(home, f"monitor-{name}"):
         state = _load(directory)
-        _tell_pending(home, name, directory, state)
+        _settle(home, name, directory, state)
+        reached(home, "monitor.begun", name=name)
         line = _run(home, name, settings, (since, until), state)
         if line["recorded"]:
-            _append(directory / "history.jsonl", line)
+            kept = {key: value for key, value in line.items() if key != "recorded"}
+            state["line"] = json.dumps(kept) + "\n"
             write_json(directory / "state.json", state)
-            _tell_pending(home, name, directory, state)
+            reached(home, "monitor.decided", name=name)
+            _settle(home, name, directory, state)
     return line
 
 
@@ -59,24 +64,31 @@ def _load(directory: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not JSON: {error}", "Move it away; the next run begins anew") from None
 
 
-def _append(path: Path, line: dict[str, Any]) -> None:
-    text = json.dumps({key: value for key, value in line.items() if key != "recorded"}) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-    flush(path)
-
-
-def _tell_pending(home: Path, name: str, directory: Path, state: dict[str, Any]) -> None:
-    """Tell what the state says is to be told; after a kill in between the same ids are told again."""
-    if not state["pending"]:
+def _settle(home: Path, name: str, directory: Path, state: dict[str, Any]) -> None:
+    """Write and tell what the state says is still to be; after a kill in between each is there once all the same."""
+    if state["line"] is None and not state["pending"]:
         return
+    if state["line"] is not None:
+        _append(directory / "history.jsonl", state["line"])
+        reached(home, "monitor.written", name=name)
     for alert in state["pending"]:
-        tell(home, alert["event"], name, **alert["payload"])
-    state["pending"] = []
+        tell(home, alert["event"], name, **alert["payload"])  # again with the same id, which Prefect takes once
+    state |= {"line": None, "pending": []}
     write_json(directory / "state.json", state)
+
+
+def _append(path: Path, line: str) -> None:
+    """Append a line, unless it is the last one already; half a line that a full disk left is closed first."""
+    with path.open("a+b") as file:
+        size = file.tell()
+        file.seek(max(0, size - 2 * len(line.encode()) - 1))
+        end = file.read()
+        if end.endswith(line.encode()):
+            return
+        file.write((b"\n" if end and not end.endswith(b"\n") else b"") + line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    flush(path.parent)
 
 
 def _run(

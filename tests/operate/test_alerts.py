@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from flows.prefect_api import ask
 from stillhouse.errors import UserError
 from tasks.alerts import tell
 from tasks.automations import ensure_automations
@@ -87,10 +88,6 @@ def wait(until: Callable[[], Any], seconds: float, why: Callable[[], object] = l
             return found
         assert time.monotonic() < deadline, why()
         time.sleep(0.2)
-
-
-def ask(api: str, path: str, body: Any = None) -> Any:
-    return httpx.post(f"{api}/{path}", json=body if body is not None else {}, timeout=30).raise_for_status().json()
 
 
 @pytest.fixture(scope="module")

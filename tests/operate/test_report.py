@@ -1,7 +1,4 @@
-"""The report in a real browser: asks for nothing, shows every plot, in light, dark, on a phone and on paper.
-
-STILLHOUSE_SCREENSHOTS=DIR also writes `report-*.png` there.
-"""
+"""The report in a real browser: asks for nothing, shows every plot, in light, dark, on a phone and on paper."""
 
 import os
 import subprocess
@@ -123,15 +120,3 @@ def test_on_paper_the_settings_are_open_and_nothing_is_cut_off(report, browser, 
     page.pdf(path=str(tmp_path / "report.pdf"), format="A4")
     assert (tmp_path / "report.pdf").stat().st_size > 50_000
     page.close()
-
-
-def test_screenshots(report, browser):
-    directory = os.environ.get("STILLHOUSE_SCREENSHOTS")
-    problem, path = report
-    if not directory or problem != "text-classification":
-        pytest.skip("STILLHOUSE_SCREENSHOTS names no directory")
-    for scheme in ("light", "dark"):
-        page = browser.new_page(viewport={"width": 1200, "height": 820}, color_scheme=scheme)
-        page.goto(path.as_uri())
-        page.screenshot(path=str(Path(directory) / f"report-{scheme}.png"))
-        page.close()

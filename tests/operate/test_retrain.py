@@ -1,13 +1,13 @@
 """Whole retrainings: new data to a new champion from the old one's weights, through kills at every point; and from a
 deployment on real servers."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests.operate.landing import land, triggers
 from tests.operate.up_process import Up
-from tests.tiny_runs import Cli, made_up_rows, write_tiny_recipe
+from tests.tiny_runs import Cli, write_tiny_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -19,18 +19,6 @@ retrain:
   head: null
   full: {{inputs: {{model: "registry:@champion/full"}}, with: {{num_train_epochs: 1}}}}
 """
-
-
-def land(home: Path, first: int, last: int) -> None:
-    """Rows `first` to `last` of the made-up ones, and two that are no good, in the landing place."""
-    rows = made_up_rows(last)[first:]
-    path = home / "landing" / "tiny" / f"{first}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows) + "odd,strange\n,good\n")
-
-
-def triggers(home: Path) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted((home / "retrain" / "tiny").glob("*.json"))]
 
 
 def champion(cli: Cli) -> dict:

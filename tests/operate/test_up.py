@@ -1,8 +1,6 @@
-"""`stillhouse up` with its real servers and worker: runs through it, deaths of its parts, its own end."""
+"""`stillhouse up` with its real servers and worker: runs through it, its own end, and what comes after that."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 import urllib.parse
@@ -13,68 +11,32 @@ import pytest
 
 from flows.marked import alive, marked
 from flows.prefect_api import ask
+from tests.operate.up_checks import STEPS, TRAIN, check_nothing_lost_or_doubled, variant
 from tests.operate.up_process import Up
 
 pytestmark = pytest.mark.slow
-
-TRAIN = "train/train"
-
-
-def variant(recipe: Path, directory: Path, name: str) -> str:
-    """The same recipe under a name of its own: one experiment, one registered model."""
-    path = directory / f"{name}.yaml"
-    path.write_text(f"extends: {recipe}\nname: {name}\n")
-    return str(path)
-
-
-def mlflow_runs(up: Up, name: str) -> list[dict]:
-    """All MLflow runs of a recipe: `{name, status, parent, key}`."""
-    query = urllib.parse.urlencode({"experiment_name": name})
-    experiment = up.mlflow_ask(f"api/2.0/mlflow/experiments/get-by-name?{query}")["experiment"]["experiment_id"]
-    found = up.mlflow_ask("api/2.0/mlflow/runs/search", {"experiment_ids": [experiment], "max_results": 1000})["runs"]
-    runs = []
-    for run in found:
-        tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", [])}
-        runs.append({
-            "name": run["info"]["run_name"], "status": run["info"]["status"], "id": run["info"]["run_id"],
-            "parent": tags.get("mlflow.parentRunId"), "key": tags.get("stillhouse.key"),
-        })  # fmt: skip
-    return runs
-
-
-def check_nothing_lost_or_doubled(up: Up, name: str, steps: set[str]) -> None:
-    """One finished parent run, every step recorded once, one version, which is champion."""
-    runs = mlflow_runs(up, name)
-    assert "RUNNING" not in {run["status"] for run in runs}
-    assert [run["status"] for run in runs if run["parent"] is None].count("FINISHED") == 1
-    recorded = [run["name"] for run in runs if run["parent"] and run["status"] == "FINISHED"]
-    assert sorted(recorded) == sorted(steps), "a step is missing, or twice"
-    versions = next(model for model in up.cli.json("models") if model["name"] == name)["versions"]
-    assert [(version["version"], version["aliases"]) for version in versions] == [(1, ["champion"])]
-
-
-STEPS = {"data", "head", "full", "student", "onnx", "int8", "scores", "release"}
 
 
 def test_a_run_through_the_deployment_completes_and_the_second_is_cached(up, shared_recipe, monkeypatch, tmp_path):
     """Asked for by a client in another directory, it lands in the home of `up`."""
     monkeypatch.chdir(tmp_path)
-    first = up.finished(up.deploy_run(TRAIN, {"recipe": str(shared_recipe)}))
+    parameters = {"recipe": variant(shared_recipe, tmp_path, "first"), "overrides": ["seed=5"]}
+    first = up.finished(up.deploy_run(TRAIN, parameters))
     assert first["state_name"] == "Completed", (first["state"], up.log())
     assert up.task_states(first["id"]) == dict.fromkeys(STEPS, "Completed")
-    second = up.finished(up.deploy_run(TRAIN, {"recipe": str(shared_recipe)}))
+    second = up.finished(up.deploy_run(TRAIN, parameters))
     assert up.task_states(second["id"]) == dict.fromkeys(STEPS, "Cached")
-    check_nothing_lost_or_doubled(up, "tiny", STEPS)
+    check_nothing_lost_or_doubled(up, "first", STEPS)
     assert not (tmp_path / ".stillhouse").exists()
 
 
-def test_models_of_the_servers_are_used_by_every_command_and_shown_by_mlflow(up, shared_recipe, tmp_path):
+def test_models_of_the_servers_are_used_by_every_command_and_shown_by_mlflow(up, tmp_path):
     """After the first test: a model that was registered through the MLflow server."""
-    told = up.cli.json("predict", "tiny", "the crew was great n7")
+    told = up.cli.json("predict", "first", "the crew was great n7")
     assert told["predictions"][0]["label"] in ("good", "bad", "plain")
-    up.cli("export", "tiny", str(tmp_path / "bundle"))
+    up.cli("export", "first", str(tmp_path / "bundle"))
     assert (tmp_path / "bundle" / "stillhouse.json").is_file()
-    version = up.mlflow_ask("api/2.0/mlflow/model-versions/get?name=tiny&version=1")["model_version"]
+    version = up.mlflow_ask("api/2.0/mlflow/model-versions/get?name=first&version=1")["model_version"]
     model_id = version["source"].removeprefix("models:/")
     listed = up.mlflow_ask(f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/directories")
     assert "MLmodel" in {Path(item["path"]).name for item in listed["files"]}
@@ -99,43 +61,6 @@ def test_the_servers_answer_their_own_pages_alone(up):
     below = {*marked(up.home), up.process.pid}
     ours = [line.split()[3] for line in listening.splitlines() if any(f"pid={pid}," in line for pid in below)]
     assert len(ours) >= 2 and all(address.startswith("127.0.0.1:") for address in ours)
-
-
-def processes(up: Up, word: str) -> list[int]:
-    """Processes of `up` with this word in their command line."""
-    found = []
-    for pid, run in marked(up.home).items():
-        if not run and word in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " "):
-            found.append(pid)
-    return found
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [("Prefect server", "prefect server"), ("MLflow server", "uvicorn"), ("worker", "prefect worker")],
-)
-def test_what_is_killed_in_the_middle_of_a_run_comes_back_and_nothing_is_lost(
-    up, shared_recipe, tmp_path, name, command
-):
-    recipe = f"kill-{name.lower().replace(' ', '-')}"
-    parameters = {"recipe": variant(shared_recipe, tmp_path, recipe), "overrides": [f"seed={len(command)}"]}
-    said, trained = len(up.said), len(up.cli.events("train.checkpoint"))
-    run = up.deploy_run(TRAIN, parameters)
-    deadline = time.monotonic() + 200
-    while len(up.cli.events("train.checkpoint")) < trained + 2:
-        assert time.monotonic() < deadline, (up.state(run), up.log())
-        time.sleep(0.05)
-    victims = processes(up, command)
-    assert victims
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    up.said_since(said, f"the {name} ")
-    up.said_since(said, f"the {name} is up")
-    ended = up.finished(run)
-    if ended["state_type"] != "COMPLETED":  # its connection broke at a bad moment: the next attempt completes
-        ended = up.finished(up.deploy_run(TRAIN, parameters))
-    assert ended["state_type"] == "COMPLETED", (ended["state"], up.log())
-    check_nothing_lost_or_doubled(up, recipe, STEPS)
 
 
 def test_a_run_that_waits_for_the_machine_says_so(up, shared_recipe, tmp_path):

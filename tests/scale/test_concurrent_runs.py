@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.operate.test_up import TRAIN, mlflow_runs, variant
+from tests.operate.up_checks import TRAIN, mlflow_runs, variant
 from tests.operate.up_process import Up
 
 pytestmark = pytest.mark.slow

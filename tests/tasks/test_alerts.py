@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 
@@ -67,13 +68,13 @@ def test_the_server_gets_the_event_with_the_models_resource(tmp_path, server, mo
 def test_what_a_server_did_not_take_is_sent_later_under_the_same_id(tmp_path, server):
     server.code = 503
     tell(tmp_path, "drift", "opinions", auc=0.9)
-    assert send_unsent(tmp_path) == 0
+    assert send_unsent(tmp_path, os.environ["PREFECT_API_URL"]) == 0
     server.code = 204
     tell(tmp_path, "quality", "opinions", accuracy=0.5)
     events = [event for _, _, (event,) in server.got]
     assert [event["event"].rpartition(".")[2] for event in events] == ["drift", "drift", "quality", "drift"]
     assert len({event["id"] for event in events}) == 2
-    assert send_unsent(tmp_path) == 0 and len(server.got) == 4
+    assert send_unsent(tmp_path, os.environ["PREFECT_API_URL"]) == 0 and len(server.got) == 4
 
 
 def test_nothing_stops_the_teller(tmp_path, monkeypatch):

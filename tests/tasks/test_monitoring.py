@@ -109,6 +109,36 @@ def test_a_kill_before_telling_is_made_good_by_the_next_run(two_versions, monkey
     assert read_json(two_versions / "monitor" / "opinions" / "state.json")["pending"] == []
 
 
+@pytest.mark.parametrize("point", ["monitor.begun", "monitor.decided", "monitor.written"])
+def test_killed_anywhere_a_window_has_one_line_and_one_alert(two_versions, monkeypatch, point):
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 30), "one")
+    log.append(rows(30, 31, shares=(0.95, 0.02)), "surge")
+
+    def reached(home: Path, at: str, **_: object) -> None:
+        if at == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(monitoring, "reached", reached)
+        with pytest.raises(KeyboardInterrupt):
+            monitor_model(two_versions, "opinions", LOG)
+    log.append(rows(31, 32), "later")
+    monitor_model(two_versions, "opinions", LOG)
+    assert sum(line["rows"] for line in history(two_versions)) == 32 * 30
+    assert [event["event"] for event in told(two_versions)].count("stillhouse.surge") == 1
+
+
+def test_half_a_line_that_a_full_disk_left_spoils_only_itself(two_versions):
+    path = two_versions / "monitor" / "opinions" / "history.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"half": ')
+    PredictionLog(two_versions, "opinions").append(rows(0, 30), "one")
+    monitor_model(two_versions, "opinions", LOG)
+    half, whole = path.read_text().splitlines()
+    assert half == '{"half": ' and json.loads(whole)["rows"] == 900
+
+
 def test_labels_that_arrive_late_give_the_quality(two_versions):
     log = PredictionLog(two_versions, "opinions")
     frame = rows(0, 10)
