@@ -21,7 +21,7 @@ from benchmarks.harness import ROOT, interleave, package_file, ratio, row
 from benchmarks.tasks_of_training import fresh_home
 
 WORK = "opinions, 8,000 rows of five topics and a tenth of new rows of a sixth: training and distillation anew"
-ROWS, PAIRS = 8000, 3
+ROWS, PAIRS = 8000, 2
 OLD = {
     "airlines": r"united\b|southwest|jetblue|us ?airways|americanair|virginamerica|flight|delta\b",
     "cars": r"self.?driving|driverless|autonomous|automated|\bcars?\b",
@@ -32,7 +32,7 @@ OLD = {
 NEW = r"apple|aapl|iphone|ipad|itunes"
 TRAINING = ("train.", "distill.")
 WARM: dict[str, dict[str, Any]] = {
-    "teacher": {"num_train_epochs": 1, "learning_rate": 2e-4, "replay_ratio": 2.0, "alpha": 0.5},
+    "teacher": {"num_train_epochs": 1, "learning_rate": 2e-4, "replay_ratio": 1.0, "alpha": 0.5},
     "small": {"num_train_epochs": 2, "learning_rate": 2e-4, "replay_ratio": 1.0, "alpha": 0.9},
 }
 TRAINED = ("head", "top", "teacher", "student", "slim", "small")
