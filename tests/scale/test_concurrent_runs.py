@@ -2,7 +2,9 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -12,16 +14,25 @@ from tests.operate.up_process import Up
 pytestmark = pytest.mark.slow
 
 AT_ONCE = 10
+ROUNDS = 3
 MOST = 8.0
 """Ten all-cached runs take at most so many times what one takes."""
-UNTIL = "full"
 STEPS = {"data", "head", "full"}
 
 
 @pytest.fixture(scope="module")
-def cached(up: Up, shared_recipe: Path) -> list[str]:
+def recipe(shared_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first three steps of the tiny recipe."""
+    path = tmp_path_factory.mktemp("short") / "tiny.yaml"
+    left_out = ", ".join(f"{step}: null" for step in ("student", "onnx", "int8", "scores", "release"))
+    path.write_text(f"extends: {shared_recipe}\nname: tiny\nsteps: {{{left_out}}}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cached(up: Up, recipe: Path) -> list[str]:
     """Arguments of a command that finds everything in the store."""
-    arguments = ["run", str(shared_recipe), "--until", UNTIL, "--json"]
+    arguments = ["run", str(recipe), "--json"]
     up.cli(*arguments)
     return arguments
 
@@ -38,19 +49,27 @@ def seconds_of(up: Up, arguments: list[str], count: int) -> float:
     return seconds
 
 
+def ratio(seconds: Callable[[int], float], what: str) -> float:
+    """What ten at once take as a multiple of one, the median of `ROUNDS`: who met a busy database waits for seconds."""
+    ones, tens = [seconds(1)], []
+    for _ in range(ROUNDS):
+        tens.append(seconds(AT_ONCE))
+        ones.append(seconds(1))
+    found = [ten / ((before + after) / 2) for ten, before, after in zip(tens, ones, ones[1:], strict=False)]
+    print(
+        f"{what}, cached: one {median(ones):.1f} s, ten at once {median(tens):.1f} s: {median(found):.1f}x of {found}"
+    )
+    return median(found)
+
+
 def test_ten_cached_runs_of_the_command_line_take_at_most_eight_times_one(up, cached):
     before = len(mlflow_runs(up, "tiny"))
-    ones = [seconds_of(up, cached, 1)]
-    ten = seconds_of(up, cached, AT_ONCE)
-    ones.append(seconds_of(up, cached, 1))
-    one = sum(ones) / len(ones)
-    print(f"command line, cached: one {one:.1f} s, ten at once {ten:.1f} s: {ten / one:.1f}x")
+    assert ratio(lambda count: seconds_of(up, cached, count), "command line") <= MOST
     assert len(mlflow_runs(up, "tiny")) == before, "what ran nowhere opens no MLflow run"
-    assert ten <= MOST * one
 
 
 def test_ten_cached_runs_of_the_deployment_take_at_most_eight_times_one(up, cached):
-    parameters = {"recipe": cached[1], "until": UNTIL}
+    parameters = {"recipe": cached[1]}
 
     def seconds(count: int) -> float:
         started = time.monotonic()
@@ -63,24 +82,20 @@ def test_ten_cached_runs_of_the_deployment_take_at_most_eight_times_one(up, cach
             assert up.task_states(run) == dict.fromkeys(STEPS, "Cached")
         return taken
 
-    one, ten, again = seconds(1), seconds(AT_ONCE), seconds(1)
-    mean = (one + again) / 2
-    print(f"deployment, cached: one {mean:.1f} s, ten at once {ten:.1f} s: {ten / mean:.1f}x")
-    assert ten <= MOST * mean
+    assert ratio(seconds, "deployment") <= MOST
 
 
-def test_ten_runs_that_train_all_complete_and_each_is_recorded_once(up, shared_recipe, tmp_path):
+def test_ten_runs_that_train_all_complete_and_each_is_recorded_once(up, recipe, tmp_path):
     """Five from the command line and five through the deployment, each of another seed and name."""
     names = [f"at-once-{number}" for number in range(AT_ONCE)]
-    recipes = [variant(shared_recipe, tmp_path, name) for name in names]
+    recipes = [variant(recipe, tmp_path, name) for name in names]
     started = time.monotonic()
     commands = [
-        up.cli.start("run", recipe, "--set", f"seed={100 + number}", "--until", UNTIL, "--json")
-        for number, recipe in enumerate(recipes[:5])
+        up.cli.start("run", path, "--set", f"seed={100 + number}", "--json") for number, path in enumerate(recipes[:5])
     ]
     runs = [
-        up.deploy_run(TRAIN, {"recipe": recipe, "overrides": [f"seed={200 + number}"], "until": UNTIL})
-        for number, recipe in enumerate(recipes[5:])
+        up.deploy_run(TRAIN, {"recipe": path, "overrides": [f"seed={200 + number}"]})
+        for number, path in enumerate(recipes[5:])
     ]
     for process in commands:
         _, err = process.communicate(timeout=580)
