@@ -148,7 +148,7 @@ def main() -> None:
     """Entry point: exit codes 0, 1, 2, 3 and 130, one clear line for an error."""
     stop_on_signals(_say_interrupted)
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="stillhouse")
     except StillhouseError as error:
         code = _fail(error.code, error.message, error.fix, error)
     except BrokenPipeError:
@@ -181,7 +181,12 @@ def _unforeseen(error: Exception) -> int:
     from typer.exceptions import TyperException
 
     if isinstance(error, TyperException):
-        return _fail(2, str(error).rstrip("."), "See stillhouse --help")
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "stillhouse"
+        return _fail(2, error.format_message().rstrip("."), f"See {command} --help")
+    if isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API"):  # Prefect has no class for it
+        address = os.environ.get("PREFECT_API_URL", "")
+        return _fail(2, f"the Prefect server {address} does not answer", "Start it, or unset PREFECT_API_URL", error)
     if isinstance(error, PermissionError):
         return _fail(2, f"no permission for {error.filename}", "Make it readable and writable", error)
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):

@@ -21,8 +21,12 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def up(
-    prefect_port: Annotated[int | None, typer.Option(metavar="PORT", help="Of the Prefect server [4200].")] = None,
-    mlflow_port: Annotated[int | None, typer.Option(metavar="PORT", help="Of the MLflow server [5000].")] = None,
+    prefect_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Of the Prefect server [4200].")
+    ] = None,
+    mlflow_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, metavar="PORT", help="Of the MLflow server [5000].")
+    ] = None,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="Where alerts are sent; also $STILLHOUSE_WEBHOOK_URL.")
     ] = None,

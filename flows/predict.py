@@ -77,7 +77,6 @@ def predict_file(  # noqa: PLR0913 - what to do, where, and whom to tell
     from stillhouse.batch.work import Work
     from stillhouse.prediction_log import PredictionLog
 
-    output.parent.mkdir(parents=True, exist_ok=True)
     work = Work(output)
     with work.locked():
         pinned = work.pinned(spec)

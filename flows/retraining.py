@@ -35,6 +35,7 @@ from pipelines.load import load_recipe
 from pipelines.retraining import Fresh, retrain_tree
 from stillhouse.data.read import load_labels
 from stillhouse.dataset.data_set import DataSet
+from stillhouse.dataset.landing import is_local, local_path
 from stillhouse.dataset.take_in import TakenIn, take_in
 from stillhouse.dataset.unlabelled import write_unlabelled
 from stillhouse.errors import StillhouseError, UserError, WorkerError
@@ -104,6 +105,8 @@ def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger
 def take_in_landing(ask: Ask, home: Path) -> TakenIn:
     """What arrived in the landing place, taken into the data set; told as `new-data`."""
     grow = ask.new_labels == "grow"
+    if ask.landing and is_local(ask.landing) and not local_path(ask.landing).exists():
+        raise UserError(f"the landing place {ask.landing} is not there", "Make the folder, or name another one")
     landing = ask.landing or str(home / "landing" / ask.name)
     data_set = DataSet(home, ask.name)
     taken = take_in(data_set, landing, schema_for(home, ask.name, grow=grow))

@@ -85,6 +85,8 @@ def check_webhook(url: str) -> None:
     parts = urlsplit(url)
     if (parts.scheme == "https" and parts.hostname) or (parts.scheme == "http" and _loopback(parts.hostname or "")):
         return
+    if not parts.scheme or not parts.hostname:
+        raise UserError("the webhook is no address", "Write https://HOST/PATH, or http://127.0.0.1:PORT/PATH")
     raise UserError(f"the webhook {parts.scheme}://{parts.hostname} is neither https nor on this machine", "Use https")
 
 

@@ -27,6 +27,9 @@ from tasks.versions import find, read_models
 JUST_AFTER = 1e-3
 """Seconds: the end of a window lies behind its newest row."""
 NOTHING: dict[str, Any] = {"until": None, "told": {}, "surges": {}, "line": None, "pending": []}
+KINDS = {
+    "until": (int, float, type(None)), "told": dict, "surges": dict, "line": (str, type(None)), "pending": list,
+}  # fmt: skip
 DRIFT = ("input drift", "prediction drift")
 
 
@@ -59,9 +62,13 @@ def _load(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return copy.deepcopy(NOTHING)
     try:
-        return {**copy.deepcopy(NOTHING), **read_json(path)}
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}", "Move it away; the next run begins anew") from None
+        state = {**copy.deepcopy(NOTHING), **read_json(path)}
+        wrong = [key for key, kinds in KINDS.items() if not isinstance(state[key], kinds)]
+    except (ValueError, TypeError) as error:
+        state, wrong = {}, [str(error)]
+    if wrong:
+        raise UserError(f"{path} is damaged ({', '.join(wrong)})", "Move it away; the next run begins anew")
+    return state
 
 
 def _settle(home: Path, name: str, directory: Path, state: dict[str, Any]) -> None:

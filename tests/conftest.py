@@ -1,7 +1,9 @@
 """What all tests share: a private home, no network, no telemetry, no leftovers of the developer's own environment."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -15,6 +17,13 @@ for name in ("STILLHOUSE_HOME", "STILLHOUSE_FAULT", "PREFECT_API_URL", "MLFLOW_T
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(cores)]})
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What a test's code leaves in the environment (a command names home and servers there) ends with the test."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -30,7 +30,10 @@ class Work:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """One process at a time: a kernel lock, gone with its holder. Without a finished chunk nothing is kept."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot write {self.output}: {error.strerror}", "Name another --output") from None
         try:
             with FileLock(self.directory / "lock", timeout=0):
                 try:

@@ -203,7 +203,8 @@ def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> 
             yield {name: [record.get(name) for record in pending] for name in names}
             pending = []
     if read == 0:
-        raise UserError(f"{path} is empty", "Write one JSON object on each line")
+        what = "has no line that is a JSON object" if counts["malformed"] else "is empty"
+        raise UserError(f"{path} {what}", "Write one JSON object on each line")
     yield {name: [record.get(name) for record in pending] for name in names}
 
 
@@ -227,7 +228,7 @@ def _parquet(path: Path, rows: int) -> Iterator[Batch]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"{path} is not a readable Parquet file: {reason}", "Write it again") from None
     with file:
         names = file.schema_arrow.names

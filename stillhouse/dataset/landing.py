@@ -110,6 +110,7 @@ def _list_remote(place: str) -> list[Arrival]:
 
     try:
         filesystem, root = fsspec.core.url_to_fs(place)
+        filesystem.ls(root)  # `find` takes a server that does not answer for an empty place
         listed = filesystem.find(root, detail=True)
     except ImportError as error:
         raise UserError(f"cannot list {place}: {error}", "Install the package it names") from None

@@ -122,7 +122,7 @@ def test_a_home_that_no_database_address_can_name(name, cli, tmp_path):
     ("arguments", "says"),
     [
         (("run", "opinion"), 'did you mean "opinions"'),
-        (("run",), "recipe"),
+        (("run",), "RECIPE"),
         (("runn", "opinions"), "runn"),
         (("run", "opinions", "--untl", "teacher"), "--untl"),
         (("run", "opinions", "--until", "teachr"), 'did you mean "teacher"'),
@@ -217,6 +217,11 @@ def test_an_output_that_cannot_be_written(cli, tmp_path):
         ["sh", "-c", f"{sys.executable} -m flows.cli recipes >&-"], stderr=subprocess.PIPE, text=True
     )
     assert closed.returncode == 0 and not closed.stderr, closed.stderr
+
+
+def test_a_prefect_server_that_does_not_answer(cli, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    one_line(cli("monitor", "opinions", code=2), "the Prefect server http://127.0.0.1:9/api does not answer")
 
 
 def test_a_prefect_database_that_cannot_be_read(cli, tmp_path):

@@ -159,6 +159,12 @@ def test_a_user_s_mistake_closes_the_trigger(world):
     assert world.retrain()["state"] == "released"
 
 
+def test_a_named_landing_place_must_be_there(world):
+    with pytest.raises(UserError, match="elsewhere is not there"):
+        world.retrain(landing=str(world.home / "elsewhere"))
+    assert world.triggers() == [] and world.retrain()["state"] == "nothing-new"
+
+
 def test_a_trigger_while_one_runs_is_recorded_not_doubled(world, monkeypatch):
     world.land("a.csv")
     running, ended = threading.Event(), threading.Event()

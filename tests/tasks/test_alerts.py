@@ -1,5 +1,6 @@
 """Events of a model: always in the log, once on the server, kept while it is down, never in the way."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -8,7 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stillhouse.errors import UserError
 from tasks.alerts import send_unsent, tell
+from tasks.automations import check_webhook
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -81,3 +84,15 @@ def test_nothing_stops_the_teller(tmp_path, monkeypatch):
     (tmp_path / "logs").write_text("a file where the log's directory should be")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
     tell(tmp_path, "refused", "opinions", reason=object())
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("hooks.example.org/x", "is no address"), ("https://", "is no address"),
+        ("http://example.org/x", "neither https"), ("https://example.org/x", ""), ("http://127.0.0.1:9/x", ""),
+    ],
+)  # fmt: skip
+def test_a_webhook_goes_over_https_or_stays_on_this_machine(url, says):
+    with pytest.raises(UserError, match=says) if says else contextlib.nullcontext():
+        check_webhook(url)

@@ -167,9 +167,10 @@ def test_what_a_user_gets_wrong(two_versions):
     PredictionLog(two_versions, "opinions").append(rows(0, 2), "one")
     with pytest.raises(UserError, match='no column "town"'):
         monitor_model(two_versions, "opinions", LOG.model_copy(update={"topic": "town"}))
-    (two_versions / "monitor" / "opinions" / "state.json").write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
-        monitor_model(two_versions, "opinions", LOG)
+    for damaged in ("{", "[]", '{"until": "x"}', '{"pending": null}'):
+        (two_versions / "monitor" / "opinions" / "state.json").write_text(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            monitor_model(two_versions, "opinions", LOG)
 
 
 def test_the_command_says_what_it_saw_and_fails_on_request(two_versions, monkeypatch, capsys):

@@ -199,6 +199,7 @@ def test_two_processes_cannot_write_one_output(model, source, tmp_path):
     ("output", "settings", "says"),
     [
         ("out.xlsx", {}, "cannot write out.xlsx"), ("rows.csv", {}, "the input itself"),
+        ("rows.csv/out.csv", {}, "cannot write .*Not a directory"),
         ("out.csv", {"text": "txt"}, 'no column "txt"'), ("out.csv", {"topic": "topik"}, 'no column "topik"'),
     ],
 )  # fmt: skip

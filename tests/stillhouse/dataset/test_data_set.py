@@ -263,3 +263,17 @@ def test_texts_without_a_label_can_be_had_apart(data_set, tmp_path):
     path = write_unlabelled(data_set, 1, ["bad", "good"])
     assert path and set(pd.read_parquet(path)["text"]) == {f"text {number}" for number in range(FEWEST)}
     assert write_unlabelled(data_set, 0, ["bad", "good"]) is None
+
+
+def test_a_landing_place_that_does_not_answer_is_not_an_empty_one(data_set):
+    with pytest.raises(UserError, match=r"cannot list http://127.0.0.1:9/new"):
+        take_in(data_set, "http://127.0.0.1:9/new", SCHEMA)
+
+
+def test_a_file_without_one_json_object_is_not_called_empty(data_set, tmp_path, monkeypatch):
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    (landing / "prose.jsonl").write_text("no JSON\nat all\n")
+    monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0.05)
+    (reason,) = take_in(data_set, str(landing), SCHEMA).refused.values()
+    assert "has no line that is a JSON object" in reason
