@@ -2,7 +2,8 @@
 
 While the embeddings and the lowest layers are frozen, what they say about a text never changes. It is computed once
 (as AutoFreeze does within one run, arXiv:2102.01386), kept unpadded on the disk, read through a memory map, and
-shared by all epochs, evaluations, later stages, seeds and search trials whose frozen weights and texts are the same.
+shared by all epochs, evaluations, later stages, seeds and search trials whose frozen weights and texts are the same,
+and by the passes of a teacher with these layers.
 """
 
 import copy
@@ -11,7 +12,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from stillhouse.train.settings import TrainingSettings
 if TYPE_CHECKING:
     from transformers.modeling_utils import PreTrainedModel
 
+Split = Literal["train", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "validation")
 CLOSE = 1e-3
 """Largest difference between logits with and without the kept states, relative to the largest logit (fp32: 1e-6)."""
 CHECKED_PIECES = 8
@@ -54,8 +57,8 @@ def layers_to_keep(
         raise UserError("frozen_states: always, but no layer is frozen", "set train: last-2, or frozen_states: auto")
     if not layers or settings.frozen_states == "never":
         return 0
-    # Once through the texts costs as much with states as without.
-    if settings.frozen_states == "auto" and settings.num_train_epochs <= 1:
+    # Once through the texts costs as much with states as without, and what comes later reads them again.
+    if settings.frozen_states == "auto" and settings.num_train_epochs < 1:
         return 0
     needed = bytes_of_states(data, int(model.config.hidden_size), settings.frozen_states_dtype)
     if needed <= settings.frozen_states_gb * 1e9:
@@ -74,19 +77,24 @@ def frozen_layers(depths: dict[str, int]) -> int:
     return 0 if lowest == 0 else lowest - 1
 
 
-def frozen_digest(model: "PreTrainedModel", layers: int) -> str:
-    """Digest of everything that the states depend on, but for the texts: the frozen weights and the config."""
-    name = encoder_layers(model)[0]
-    above = tuple(f"{name}.{index}." for index in range(layers, model.config.num_hidden_layers))
-    found = hashlib.sha256()
+def frozen_digests(model: "PreTrainedModel") -> list[str]:
+    """Digests of all that the outputs of the embeddings, and of each number of lowest layers, depend on but texts."""
+    name = f"{encoder_layers(model)[0]}."
     settings = model.config.to_dict()
     kept = {key: value for key, value in settings.items() if key not in _NOT_BELOW and "dropout" not in key}
-    found.update(json.dumps(kept, sort_keys=True, default=str).encode())
+    found = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
+    parts: dict[int, dict[str, torch.Tensor]] = {index: {} for index in range(-1, model.config.num_hidden_layers)}
     for key, value in model.state_dict().items():
-        if not in_head(model, key) and not key.startswith(above):
+        if not in_head(model, key):
+            index = int(key.removeprefix(name).split(".")[0]) if key.startswith(name) else -1
+            parts[index][key] = value
+    digests = []
+    for _, weights in sorted(parts.items()):
+        for key, value in weights.items():
             found.update(key.encode())
             found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        digests.append(found.copy().hexdigest())
+    return digests
 
 
 def upper_part(model: "PreTrainedModel", layers: int) -> nn.Module:
@@ -105,36 +113,58 @@ def keep_states(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     nn.Module.to(model, device)
     upper = upper_part(model, layers)
-    texts = [item.content for slot in ("data", "extra") for item in job.inputs.get(slot, [])]
-    contents = [frozen_digest(model, layers), *texts]
-
-    def build(directory: Path) -> None:
-        splits = {"train": data.train, "validation": data.validation}
-        total = sum(len(tokens) for tokens in splits.values())
-        done = 0
-        for split, tokens in splits.items():
-            size = (len(tokens.ids), int(model.config.hidden_size))
-            states = map_new(directory / f"{split}.npy", np.dtype(dtype), size)
-            first = done
-
-            def tell(count: int, of: int, first: int = first) -> None:
-                job.progress(first + count, total, f"once: the {layers} frozen layers")
-
-            _write_states(model, layers, tokens, states, tell)
-            states.flush()
-            done += len(tokens)
-
     if not _fits(model, upper, layers, data.train):
         if settings.frozen_states == "always":
             raise UserError("frozen_states: always is not possible with this encoder", "set frozen_states: auto")
         return None
-    parts = {**data.identity, "layers": layers, "dtype": dtype, "validation": len(data.validation)}
-    directory = job.derived("frozen-states", parts, contents, build)
-    with_states = {
-        split: replace(getattr(data, split), states=load_array(directory / f"{split}.npy"))
-        for split in ("train", "validation")
-    }
+    digest = frozen_digests(model)[layers]
+    with_states = {}
+    for split in SPLITS:
+        tokens: Tokens = getattr(data, split)
+
+        def build(directory: Path, tokens: Tokens = tokens) -> None:
+            size = (len(tokens.ids), int(model.config.hidden_size))
+            states = map_new(directory / "states.npy", np.dtype(dtype), size)
+            what = f"once: the {layers} frozen layers"
+            _write_states(model, layers, tokens, states, lambda done, total: job.progress(done, total, what))
+            states.flush()
+
+        directory = job.derived("frozen-states", *_key(job, data, split, (layers, dtype, digest)), build)
+        with_states[split] = replace(tokens, states=load_array(directory / "states.npy"))
     return replace(data, **with_states), upper
+
+
+def above_kept_states(
+    job: Job, model: "PreTrainedModel", data: TokenizedData, split: Split
+) -> tuple[nn.Module, Tokens]:
+    """The part of `model` above the highest layer whose exact states of these rows are kept, and the rows with them.
+
+    The whole model and the rows as they are, where none are kept: once through them costs as much with states.
+    """
+    tokens: Tokens = replace(getattr(data, split), states=None)
+    for layers, digest in reversed(list(enumerate(frozen_digests(model)))[1:]):
+        try:
+            directory = job.derived("frozen-states", *_key(job, data, split, (layers, "float32", digest)), _only_look)
+        except _NotKept:
+            continue
+        return upper_part(model, layers), replace(tokens, states=load_array(directory / "states.npy"))
+    return model, tokens
+
+
+class _NotKept(Exception):
+    """There are no such states."""
+
+
+def _only_look(directory: Path) -> None:
+    raise _NotKept
+
+
+def _key(job: Job, data: TokenizedData, split: Split, states: tuple[int, str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Settings and contents that the kept states of a split are known by."""
+    layers, dtype, digest = states
+    texts = [item.content for slot in ("data", "extra") for item in job.inputs.get(slot, [])]
+    rows = len(getattr(data, split))
+    return {**data.identity, "split": split, "rows": rows, "layers": layers, "dtype": dtype}, [digest, *texts]
 
 
 def bytes_of_states(data: TokenizedData, hidden: int, dtype: str) -> int:

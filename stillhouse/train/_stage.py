@@ -60,15 +60,15 @@ def run_stage(stage: Stage, job: Job) -> Metrics:
     labels = candidate.info["labels"]
     teachers = _teachers(stage, job, candidate) if job.has("teachers") else []
     data, replayed = with_replay(stage.replay_ratio, job, tokenize(stage, job, candidate))
-    weights = label_weights(stage, labels, data.train.targets)
-    if teachers:
-        loss = soft_and_hard_loss(stage, data, ask_teachers(job, teachers, labels, data), weights)
-    else:
-        loss = hard_loss(weights, stage.label_smoothing_factor)
     depths = set_trainable(candidate.model, stage.train, stage.train_embeddings)
     layers = layers_to_keep(stage, candidate.model, depths, data)
     kept = keep_states(job, candidate.model, data, layers, stage) if layers else None
     data, upper = kept or (data, None)
+    weights = label_weights(stage, labels, data.train.targets)
+    if teachers:  # after the states are kept: a teacher with the same frozen layers starts from them
+        loss = soft_and_hard_loss(stage, data, ask_teachers(job, teachers, labels, data), weights)
+    else:
+        loss = hard_loss(weights, stage.label_smoothing_factor)
     figures = train_and_publish(stage, job, candidate, data, (depths, loss), upper)
     return {**figures, **replayed, "states_of_layers": float(layers if kept else 0)}
 

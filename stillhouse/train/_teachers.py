@@ -11,6 +11,7 @@ from torch import nn
 from stillhouse.errors import UserError
 from stillhouse.method import Input, Job
 from stillhouse.models import load_model, longest_input, read_info, tokenizer_json
+from stillhouse.train._frozen import above_kept_states
 from stillhouse.train._labels import check_same_task, places
 from stillhouse.train._predict import predict_logits
 from stillhouse.train._tokens import TokenizedData, load_array
@@ -61,8 +62,8 @@ def teacher_logits(job: Job, teacher: Input, data: TokenizedData) -> np.ndarray:
     """The teacher's logits of the training rows, float32 [pieces, labels], or [tokens, labels] for words; mapped."""
 
     def build(directory: Path) -> None:
-        model = ready(teacher, data)
-        logits = predict_logits(model, data.train, lambda done, total: job.progress(done, total, "teacher"))
+        model, tokens = above_kept_states(job, ready(teacher, data), data, "train")
+        logits = predict_logits(model, tokens, lambda done, total: job.progress(done, total, "teacher"))
         np.save(directory / "train.npy", logits, allow_pickle=False)
 
     return load_array(job.derived("teacher-logits", data.identity, contents(job, teacher), build) / "train.npy")
@@ -72,7 +73,8 @@ def validation_logits(job: Job, teacher: Input, data: TokenizedData) -> np.ndarr
     """The same of the validation rows that decide."""
 
     def build(directory: Path) -> None:
-        np.save(directory / "logits.npy", predict_logits(ready(teacher, data), data.validation), allow_pickle=False)
+        logits = predict_logits(*above_kept_states(job, ready(teacher, data), data, "validation"))
+        np.save(directory / "logits.npy", logits, allow_pickle=False)
 
     parts = {**data.identity, "rows": len(data.validation)}
     return load_array(job.derived("teacher-validation", parts, contents(job, teacher), build) / "logits.npy")

@@ -34,8 +34,8 @@ class TrainingSettings(Method):
     """Train the embeddings too. Most of a small encoder's weights are there; without them a step is much faster."""
     frozen_states: Literal["auto", "always", "never"] = "auto"
     """Compute what the frozen bottom layers make of each text once, and train on that: epochs, evaluations, later
-    stages, seeds and search trials with the same frozen weights and texts share it. `auto`: when each text is read
-    more than once and `frozen_states_gb` is enough; the step says which it was (`states_of_layers`)."""
+    stages, seeds, search trials and the passes of teachers with the same frozen weights and texts share it. `auto`:
+    when all texts are read and `frozen_states_gb` is enough; the step says which it was (`states_of_layers`)."""
     frozen_states_dtype: Literal["float32", "float16"] = "float32"
     """Half precision takes half the disk; the losses then differ in the third or fourth digit."""
     frozen_states_gb: float = Field(default=4.0, gt=0)

@@ -3,17 +3,24 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from transformers import DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
 
+import stillhouse.train._frozen as frozen
+from stillhouse.distill.logits import Logits
 from stillhouse.errors import UserError
 from stillhouse.models import from_base
 from stillhouse.train._frozen import frozen_layers
 from stillhouse.train._parts import set_trainable
+from stillhouse.train._predict import predict_logits
 from stillhouse.train.stage import Stage
 from tests.stillhouse.train.tiny_training import Derived, as_input, make_base, make_data, make_job, same, weights
+
+BOTH = ["frozen-states", "frozen-states"]
+"""Of the training and of the validation rows."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_frozen_layers_see_each_text_once_over_stages_and_seeds(tmp_path, bert):
     data = make_data(tmp_path / "data")
     first = make_job(tmp_path, "first", data, bert)
     stage().run(first)
-    assert first.derived.built == ["tokens", "frozen-states"]
+    assert first.derived.built == ["tokens", *BOTH]
     model = {"inputs": {"model": [as_input(first.out, "model.torch")]}}
     for name, seed in (("second", 42), ("third", 43)):
         later = make_job(tmp_path, name, data, seed=seed, **model)
@@ -94,10 +101,10 @@ def test_frozen_layers_see_each_text_once_over_stages_and_seeds(tmp_path, bert):
         assert later.derived.built == [], "same frozen weights, same texts"
     deeper = make_job(tmp_path, "deeper", data, **model)
     Stage.model_validate({**stage().model_dump(), "base": None, "train": "last-2"}).run(deeper)
-    assert deeper.derived.built == ["frozen-states"], "another depth"
+    assert deeper.derived.built == BOTH, "another depth"
     changed = make_job(tmp_path, "changed", data, make_base(tmp_path / "base", layers=4, seed=1))
     stage().run(changed)
-    assert changed.derived.built == ["frozen-states"], "other weights"
+    assert changed.derived.built == BOTH, "other weights"
 
 
 def test_resumed_training_is_the_same_to_the_bit(tmp_path, bert):
@@ -124,8 +131,9 @@ def test_when_it_pays_is_decided_by_settings_and_sizes(tmp_path, bert):
     def layers(name, **settings):
         return stage(**settings).run(make_job(tmp_path, name, data, bert))["states_of_layers"]
 
-    assert layers("once", num_train_epochs=1) == 0, "each text is read once anyway"
-    assert layers("asked", num_train_epochs=1, frozen_states="always") == 3
+    assert layers("once", num_train_epochs=1) == 3, "costs no more, and the next to come has them"
+    assert layers("a part", num_train_epochs=0.5) == 0, "not all texts are read"
+    assert layers("asked", num_train_epochs=0.5, frozen_states="always") == 3
     assert layers("nothing", train="all") == 0, "only the embeddings are frozen"
     assert layers("full", frozen_states_gb=1e-5) == 0
     with pytest.raises(UserError, match="3 frozen layers take") as refused:
@@ -139,8 +147,9 @@ def test_half_precision_takes_half_the_disk(tmp_path, bert):
         derived = Derived(tmp_path / dtype)
         job = make_job(tmp_path, f"job {dtype}", data, bert, derived=derived)
         stage(frozen_states_dtype=dtype).run(job)
-        (states,) = [path for path in derived.root.rglob("train.npy")]
-        sizes[dtype], found[dtype] = states.stat().st_size, losses(job.out)
+        states = list(derived.root.rglob("states.npy"))
+        assert len(states) == 2
+        sizes[dtype], found[dtype] = sum(path.stat().st_size for path in states), losses(job.out)
     assert sizes["float16"] < 0.51 * sizes["float32"]
     assert found["float16"] == pytest.approx(found["float32"], abs=2e-3)
 
@@ -164,10 +173,47 @@ def test_as_many_validation_rows_as_there_are_stand_in_their_own_order(tmp_path,
         job = make_job(tmp_path, f"{most}", data, bert, derived=derived)
         figures = stage(max_eval_samples=most).run(job)
         assert figures["roc_auc"] == pytest.approx(expected["roc_auc"], abs=1e-4)
-    assert derived.built.count("frozen-states") == 1
+    assert derived.built.count("frozen-states") == 2, "one of each split"
 
 
 def test_states_that_are_asked_for_and_impossible_are_refused(tmp_path, bert):
     job = make_job(tmp_path, "all", make_data(tmp_path / "data"), bert)
     with pytest.raises(UserError, match="frozen_states: always, but no layer is frozen"):
         stage(train="all", frozen_states="always").run(job)
+
+
+@pytest.mark.parametrize("problem", ["text-classification", "token-classification"])
+def test_a_teacher_starts_from_the_states_of_its_frozen_layers(tmp_path, bert, problem, monkeypatch):
+    data = make_data(tmp_path / "data", problem)
+    teacher = make_job(tmp_path, "teacher", data, bert)
+    stage(num_train_epochs=1).run(teacher)
+    asked: list[tuple[bool, np.ndarray]] = []
+
+    def spy(model, tokens, *rest):
+        logits = predict_logits(model, tokens, *rest)
+        asked.append((tokens.states is not None, logits))
+        return logits
+
+    monkeypatch.setattr("stillhouse.train._teachers.predict_logits", spy)
+    inputs = {"teachers": [as_input(teacher.out, "model.torch")]}
+    for derived in (teacher.derived, Derived(tmp_path / "elsewhere")):
+        name = f"student {len(asked)}"
+        student = make_job(tmp_path, name, data, inputs=inputs, derived=derived)
+        Logits(layers=1, num_train_epochs=1, max_eval_samples=20).run(student)
+    (with_states, found), (without, expected) = asked
+    assert with_states and not without
+    assert found == pytest.approx(expected, abs=1e-4)
+
+
+def test_going_on_from_a_model_that_teaches_reads_its_frozen_layers_once(tmp_path, bert, monkeypatch):
+    data = make_data(tmp_path / "data")
+    first = make_job(tmp_path, "first", data, bert, derived=Derived(tmp_path / "elsewhere"))
+    stage(num_train_epochs=1).run(first)
+    model = [as_input(first.out, "model.torch")]
+    read: list[int] = []
+    real = frozen._write_states
+    monkeypatch.setattr(frozen, "_write_states", lambda *given: read.append(len(given[2])) or real(*given))
+    job = make_job(tmp_path, "second", data, inputs={"model": model, "teachers": model})
+    Stage.model_validate({**stage(num_train_epochs=1).model_dump(), "base": None}).run(job)
+    assert read == [frozen.CHECKED_PIECES, 96, 40], "a check, then each split once"
+    assert job.derived.built == ["tokens", *BOTH, "teacher-logits"]

@@ -1,6 +1,7 @@
 """A tiny random encoder, made-up rows and jobs without a store, for the tests of training and distillation."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -99,7 +100,11 @@ class Derived:
         key = sha256(json.dumps([kind, settings, contents], sort_keys=True).encode()).hexdigest()[:16]
         if not (self.root / key).exists():
             (self.root / key).mkdir(parents=True)
-            build(self.root / key)
+            try:
+                build(self.root / key)
+            except BaseException:
+                shutil.rmtree(self.root / key)
+                raise
             self.built.append(kind)
         return self.root / key
 
