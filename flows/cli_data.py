@@ -47,7 +47,7 @@ def add(
     from stillhouse.dataset.judge import Columns
     from stillhouse.home import make_home
     from tasks.alerts import tell
-    from tasks.champion_data import schema_for
+    from tasks.champion_data import champion_of, schema_for, seen
 
     home = make_home(find_home())
     prepare(home)
@@ -57,7 +57,8 @@ def add(
     added = add_file(data_set, path, schema, Columns(text, label, identity), file.rpartition("/")[2])
     if added["known"] and "number" not in added:
         raise UserError(f"{file} came before and could not be read: {added['reason']}", "Correct it, then add it again")
-    if not added["known"] and added["rows"]:
+    if added["rows"] and (not added["known"] or added["number"] > seen(champion_of(home, name))):
+        # Known and not learned yet: whoever added it may have been killed before this.
         tell(home, "new-data", name, version=added["number"], rows=added["rows"])
     if as_json:
         print_json(_shown(added, data_set))

@@ -69,13 +69,24 @@ def predict(
         raise UserError(f"{source} is a directory", "Name a file in it, or put a text in quotes")
     if source != "-" and _looks_like_a_file(source):
         raise UserError(f"no file {source}", "Name an existing file, or put a text in quotes")
-    given = [line.rstrip("\r\n") for line in sys.stdin] if source == "-" else [source]
+    of_files = {"--output": output, "--id": row_id, "--topic": topic, "--time": time}
+    for option, value in of_files.items():
+        if value is not None:
+            raise UserError(f"{option} is for files, not for a text or lines", "Leave it out, or name a file")
+    given = _lines() if source == "-" else [source]
     results = predict_texts(find_model(model, _home), given, _home() if log else None)
     if as_json:
         print_json({"model": model, "predictions": results})
         return
     for result in results:
         print(json.dumps(result, ensure_ascii=False) if "entities" in result else _line(result))
+
+
+def _lines() -> list[str]:
+    try:
+        return [line.rstrip("\r\n") for line in sys.stdin]
+    except UnicodeDecodeError as error:
+        raise UserError(f"the standard input is not {error.encoding}", "Convert it, for example with iconv") from None
 
 
 def _home() -> Path:

@@ -32,6 +32,9 @@ def retrain(
     unlabelled: Annotated[str, typer.Option(help="Texts without a label: ignore or extra.")] = "ignore",
     promote: Annotated[bool, typer.Option(help="Make what passes the gate the champion.")] = True,
     recipe: Annotated[str, typer.Option(metavar="RECIPE", help="Another recipe than the champion's own.")] = "",
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Give up what was begun and is not over; decide anew.")
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why; it is kept with the trigger.")] = "by hand",
     local: Annotated[bool, typer.Option("--local", help="Without Prefect.")] = False,
     history: Annotated[bool, typer.Option("--list", help="Only list the retrainings so far.")] = False,
@@ -58,7 +61,7 @@ def retrain(
 
     ask = Ask(
         name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote,  # type: ignore[arg-type]
-        recipe, local,
+        recipe, local, abandon=abandon,
     )  # fmt: skip
     trigger = _do(ask, home)
     if as_json:

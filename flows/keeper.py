@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from flows.marked import MARK, end, marked
+from stillhouse.errors import BugError
 
 GRACE_SECONDS = 5.0
 
@@ -19,12 +20,13 @@ def start(home: Path, grace_seconds: float = GRACE_SECONDS) -> "subprocess.Popen
     """The keeper of this process: close its standard input, or die, and it ends all that is marked."""
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.keeper", str(home), str(grace_seconds)], env=environment,
+        [sys.executable, "-P", "-m", "flows.keeper", str(home), str(grace_seconds)], env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     assert process.stdout
     with process.stdout as ready:
-        ready.readline()
+        if not ready.readline():
+            raise BugError("the process that ends what a killed `up` leaves behind does not start", "See above")
     return process
 
 

@@ -9,6 +9,8 @@ MARK = "STILLHOUSE_UP"
 """In the environment of every process below `up`; its value is the home."""
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 """Prefect's own mark of a process that executes a flow run."""
+SEEN = Path("/proc/self/environ").exists()
+"""Whether `marked` can see processes; where it cannot, nobody is known to be lost."""
 
 
 def marked(home: Path) -> dict[int, str]:

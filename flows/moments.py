@@ -15,11 +15,11 @@ def moment(text: str, name: str) -> float | None:
     if not text:
         return None
     ago = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
-    if ago:
-        return time.time() - float(ago[1]) * SECONDS[ago[2]]
     try:
+        if ago:
+            return datetime.fromtimestamp(time.time() - float(ago[1]) * SECONDS[ago[2]]).timestamp()
         return datetime.fromisoformat(text.strip()).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # also before the year 1
         raise UserError(
             f'{name}: "{text}" is no moment', "Write 7d, 12h or 30m for so long ago, or 2026-11-25T08:00"
         ) from None

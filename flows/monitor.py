@@ -74,9 +74,9 @@ def monitor(  # noqa: PLR0913 - a form is flat
         "min_rise": min_rise, "min_count": min_count, "cool_down_hours": cool_down_hours, "reference": reference,
     }  # fmt: skip
     one_line_errors()
-    home = make_home(find_home())
-    prepare(home)
     try:
+        home = make_home(find_home())
+        prepare(home)
         line = run_monitor(home, name, since, until, settings)
     except StillhouseError as error:
         return failed_state(error)

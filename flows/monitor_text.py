@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+from flows.markdown import plain
+
 
 def one_line(line: dict[str, Any]) -> str:
     """For a state's message: what is alarming, or that nothing is."""
@@ -85,18 +87,14 @@ def markdown(line: dict[str, Any]) -> str:
     """The run's page."""
     head = "Alarm: " + ", ".join(line["alarms"]) if line["alarms"] else "No alarm"
     parts = [f"# {head}", f"**{line['name']}**{_version(line)}: {line['rows']:,} rows{_between(line)}"]
-    parts += [f"- **{alert['event']}**: {alert['reason']}" for alert in line["alerts"]]
+    parts += [f"- **{alert['event']}**: {plain(alert['reason'])}" for alert in line["alerts"]]
     parts += [f"- {words}" for words in figures(line)]
-    parts += [f"- {note}" for note in line["notes"]]
+    parts += [f"- {plain(note)}" for note in line["notes"]]
     rows = table(line)
     if rows:
         names = list(rows[0])
         parts.append("")
         parts.append("| " + " | ".join(names) + " |")
         parts.append("|" + "---|" * len(names))
-        parts += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+        parts += ["| " + " | ".join(plain(row[name]) for name in names) + " |" for row in rows]
     return "\n".join(parts)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

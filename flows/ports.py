@@ -29,7 +29,15 @@ class Reserved:
     def __init__(self) -> None:
         self.locks: list[FileLock] = []
         self.directory = Path(tempfile.gettempdir()) / f"stillhouse-ports-{os.getuid()}"
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            stranger = self.directory.stat().st_uid != os.getuid()
+        except OSError:
+            stranger = True
+        if stranger:
+            raise UserError(
+                f"{self.directory} is not a folder of yours", "Remove it, or set TMPDIR to a folder of yours"
+            )
 
     def take(self, port: int) -> bool:
         """Whether `port` was free and is ours now."""

@@ -1,5 +1,6 @@
 """The flow of batch prediction, for the deployment `predict`: a schedule, a form, or a call from Python."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,13 +38,13 @@ def predict_batch(  # noqa: PLR0913 - a form is flat
 ) -> Any:
     """Predict every row of a file: one row out for one in, in order; run again after a kill it goes on where it was."""
     one_line_errors()
-    home = make_home(find_home())
-    prepare(home)
     settings = Settings(text, id or None, topic or None, time_column or None, chunk_rows, log, keep_texts)
     notes: list[str] = []
     try:
+        home = make_home(find_home())
+        prepare(home)
         account = predict_file(
-            model, input, Path(output).expanduser(), settings, lambda: home,
+            model, input, Path(os.path.expanduser(output)), settings, lambda: home,
             keep_days=keep_days, tell=_Progress(), say=notes.append,
         )  # fmt: skip
     except StillhouseError as error:

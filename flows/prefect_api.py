@@ -1,5 +1,6 @@
 """The few questions that `up` asks a Prefect server: over plain HTTP, so that it need not import prefect."""
 
+import http.client
 import json
 import time
 import urllib.error
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.alerts import credentials
 from tasks.running_up import POOL
 
 TIMEOUT_SECONDS = 30.0
@@ -21,10 +23,11 @@ LIMIT = 200
 def ask(api: str, path: str, body: Any = None, method: str = "POST", timeout: float = TIMEOUT_SECONDS) -> Any:
     """The JSON answer of `api`/`path`; raises OSError when there is none or it is an error.
 
-    503 is how the server says that its database was busy: asked again, as Prefect's own client does.
+    503 is how the server says that its database was busy: asked again, as Prefect's own client does. An answer that
+    breaks off is no answer.
     """
     data = None if method == "GET" else json.dumps(body if body is not None else {}).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **credentials()}
     request = urllib.request.Request(f"{api}/{path}", data=data, headers=headers, method=method)
     for pause in (*PAUSES, None):
         try:
@@ -35,6 +38,8 @@ def ask(api: str, path: str, body: Any = None, method: str = "POST", timeout: fl
             if error.code != 503 or pause is None:
                 raise
             time.sleep(pause)
+        except http.client.HTTPException as error:
+            raise OSError(f"{api} broke off: {error!r}") from error
 
 
 def make_pool(api: str, template: dict[str, Any]) -> None:

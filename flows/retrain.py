@@ -5,13 +5,16 @@ from typing import Annotated, Any, Literal
 
 from prefect import flow, tags
 from prefect.artifacts import create_markdown_artifact
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.form import ApprovalHours, NeedsApproval, parameter
+from flows.markdown import plain
 from flows.request import Request, Result
 from flows.retrain_text import describe
-from flows.retraining import Ask, retrain_model
+from flows.retraining import Ask, retrain_model, wait_for_approval
 from flows.run import in_session, run_in_flow, without_heartbeats
 from flows.triggers import Trigger
 from pipelines.listener import Listener
@@ -50,11 +53,12 @@ def retrain(  # noqa: PLR0913
     approval: NeedsApproval = False,
     approval_timeout_hours: ApprovalHours = 24,
     recipe: Annotated[str, parameter("Recipe", "Another recipe than the champion's own; empty: that")] = "",
+    abandon: Annotated[bool, parameter("Abandon", "Give up what was begun and is not over; decide anew")] = False,
 ) -> Any:
     """Take in what arrived, then train the model again if there is enough new; on a retry go on with what was begun."""
     ask = Ask(
         name, reason, landing, min_rows, cooldown_hours, from_scratch, new_labels, unlabelled, promote, recipe,
-        approval=approval, approval_timeout_hours=approval_timeout_hours,
+        approval=approval, approval_timeout_hours=approval_timeout_hours, abandon=abandon, flow_run=_own_id(),
     )  # fmt: skip
     return in_session(lambda session: _retrain(ask, session))
 
@@ -64,9 +68,14 @@ def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
     with open_session(home, listener), without_heartbeats(), tags(process_tag()):
         state = retrain(
             ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
-            ask.unlabelled, ask.promote, recipe=ask.recipe, return_state=True,
+            ask.unlabelled, ask.promote, recipe=ask.recipe, abandon=ask.abandon, return_state=True,
         )  # fmt: skip
     return state.result(raise_on_failure=True)
+
+
+def _own_id() -> str:
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context and context.flow_run else ""
 
 
 class _Log(Listener):
@@ -82,7 +91,11 @@ class _Log(Listener):
 
 def _retrain(ask: Ask, session: Session) -> Any:
     def run(request: Request) -> Result:
-        state = run_in_flow(request, session)
+        try:
+            state = run_in_flow(request, session)
+        except Pause:  # the process ends here, and begins anew once somebody has answered
+            wait_for_approval(session.home, ask)
+            raise
         return Result(**state.result(raise_on_failure=True))
 
     try:
@@ -91,6 +104,6 @@ def _retrain(ask: Ask, session: Session) -> Any:
         return failed_state(error)
     with best_effort():
         create_markdown_artifact(
-            "\n".join(describe(trigger)), key="retraining", description=f"Retraining of {ask.name}"
+            "\n".join(describe(trigger, plain)), key="retraining", description=f"Retraining of {ask.name}"
         )
     return Completed(name=NAMES[trigger["state"]], message=trigger.get("why") or None, data=trigger)

@@ -1,22 +1,26 @@
 """A retraining's account in words: for the terminal and for the flow run's page."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from flows.terminal import duration
 from flows.triggers import Trigger
 
 
-def describe(trigger: Trigger) -> list[str]:
-    """Lines: what came, what was decided, the quality old against new, what became of the model."""
+def describe(trigger: Trigger, shown: Callable[[object], str] = str) -> list[str]:
+    """Lines: what came, what was decided, the quality old against new, what became of the model.
+
+    `shown` makes what comes from data fit for where the lines are shown.
+    """
     lines = [f"{trigger['name']}: {trigger['state'].replace('-', ' ')} (trigger {trigger['id']}, {trigger['reason']})"]
     for entry in trigger.get("added", []):
-        lines.append(f"- new in the data set: {entry['source']}, {counted(entry)}")
-    lines += [f"- {name} was refused: {why}" for name, why in trigger.get("refused_files", {}).items()]
+        lines.append(f"- new in the data set: {shown(entry['source'])}, {counted(entry)}")
+    lines += [f"- {shown(name)} was refused: {shown(why)}" for name, why in trigger.get("refused_files", {}).items()]
     for key, what in (("waiting", "still being written"), ("ignored", "no known format, left where it is")):
-        lines += [f"- {name}: {what}" for name in trigger.get(key, [])]
+        lines += [f"- {shown(name)}: {what}" for name in trigger.get(key, [])]
     if trigger.get("why"):
-        lines.append(f"- {trigger['why']}")
+        lines.append(f"- {shown(trigger['why'])}")
     if trigger.get("code_changed"):
         lines.append(f"- the code changed after the trigger was made: {', '.join(trigger['code_changed'][:5])}")
     lines += [f"- trained again: {line}" for line in trigger.get("again", [])]

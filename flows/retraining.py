@@ -6,6 +6,7 @@ recipe) stays under its id until its run is over, so that a retry after a kill d
 
 import json
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ Run = Callable[[Request], Result]
 HOUR = 3600.0
 OPTIONS = ("from_scratch", "new_labels", "unlabelled", "promote", "approval", "approval_timeout_hours")
 """What of a request is frozen with its trigger."""
+TOLD = ("released", "refused")
+"""States that are events; a challenger changes nothing for those who listen."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,18 @@ class Ask:
     local: bool = False
     approval: bool = False
     approval_timeout_hours: float = 24.0
+    abandon: bool = False
+    """Close what was begun and is not over, and decide anew."""
+    flow_run: str = ""
+    """Id of the Prefect flow run that asks; one that waited for approval goes on under the same."""
 
 
 def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger:
     """Do what `ask` says and return the trigger with its outcome. `run` runs a request in whatever way fits the caller.
 
     States: released, challenger, refused, nothing-new, too-few, cooling-down, covered. Raises `StillhouseError` for a
-    run that failed; a lost worker or a kill leaves the trigger open, and the next call goes on with it.
+    run that failed; a lost worker or a kill leaves the trigger open, and the next call goes on with it. Waits for a
+    retraining that runs in another process only if there are rows that it does not have.
     """
     make_home(home)
     champion_of(home, ask.name)
@@ -86,9 +94,19 @@ def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger
     try:
         guard.acquire(timeout=0)
     except Timeout:
-        return _covered(ask, home)
+        running = open_trigger(home, ask.name)
+        if running and not DataSet(home, ask.name).epochs(after=running["data"]["until"]):
+            return _covered(ask, home, running, "one retraining of a model at a time")
+        listener.note("another retraining runs, without the newest rows: waiting for it")
+        guard.acquire()
     try:
+        _tell_leftovers(home, ask.name)
         trigger = open_trigger(home, ask.name)
+        if trigger and ask.abandon:
+            save(home, {**trigger, "state": "abandoned", "why": "given up on request", "ended": time.time()})
+            trigger = None
+        if trigger and _asks_elsewhere(trigger, ask):
+            return _covered(ask, home, trigger, "it waits for approval")
         if trigger is None:
             trigger = decide(ask, home)
             if trigger["state"] != "open":
@@ -96,7 +114,7 @@ def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger
             save(home, trigger)
             reached(home, "retrain.trigger", name=ask.name)
         else:
-            listener.note(f"going on with {trigger['id']} ({trigger['reason']})")
+            listener.note(f"going on with {trigger['id']} ({trigger['reason']}) as it was begun; --abandon gives it up")
         return {**_carry_out(trigger, home, ask.local, listener, run), **_arrivals(taken)}
     finally:
         guard.release()
@@ -121,13 +139,24 @@ def _arrivals(taken: TakenIn) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _covered(ask: Ask, home: Path) -> Trigger:
-    running = open_trigger(home, ask.name)
-    which = running["id"] if running else "a retraining that is just deciding"
-    trigger = new_trigger(ask.name, ask.reason, covered_by=running["id"] if running else None)
-    trigger.update(state="covered", why=f"covered by {which}: one retraining of a model at a time")
+def _covered(ask: Ask, home: Path, running: Trigger, why: str) -> Trigger:
+    trigger = new_trigger(ask.name, ask.reason, covered_by=running["id"])
+    trigger.update(state="covered", why=f"covered by {running['id']}: {why}")
     save(home, trigger)
     return trigger
+
+
+def wait_for_approval(home: Path, ask: Ask) -> None:
+    """Note that the retraining which `ask` has going waits for a person, so that nobody else asks for the same."""
+    trigger = open_trigger(home, ask.name)
+    if trigger:
+        until = time.time() + trigger["options"]["approval_timeout_hours"] * HOUR
+        save(home, {**trigger, "waits": {"flow_run": ask.flow_run, "until": until}})
+
+
+def _asks_elsewhere(trigger: Trigger, ask: Ask) -> bool:
+    waits = trigger.get("waits")
+    return bool(waits) and waits["flow_run"] != ask.flow_run and time.time() < waits["until"]
 
 
 def decide(ask: Ask, home: Path) -> Trigger:
@@ -221,11 +250,10 @@ def _carry_out(trigger: Trigger, home: Path, local: bool, listener: Listener, ru
         changed = changed_modules(trigger["code"]["modules"], now)
         trigger.update(code_changed=changed)
         listener.note(f"the code changed since {trigger['id']} was frozen: {', '.join(changed[:5])}")
-    path = _write_recipe(trigger, home)
-    reached(home, "retrain.recipe", name=name)
     asked = {key: trigger["options"][key] for key in ("promote", "approval", "approval_timeout_hours")}
-    request = Request(str(path), local=local, **asked)
     try:
+        request = Request(str(_write_recipe(trigger, home)), local=local, **asked)
+        reached(home, "retrain.recipe", name=name)
         again = [line for line in causes(plan_request(request, home), Store(home)) if line.startswith("code ")]
         trigger.update(again=again)
         save(home, trigger)
@@ -237,11 +265,30 @@ def _carry_out(trigger: Trigger, home: Path, local: bool, listener: Listener, ru
         raise
     reached(home, "retrain.ran", name=name)
     trigger = {**trigger, **_outcome(trigger, result, home), "ended": time.time()}
+    if trigger["state"] in TOLD:
+        trigger["untold"] = str(uuid.uuid4())
     save(home, trigger)
-    reached(home, "retrain.told", name=name)
+    reached(home, "retrain.ended", name=name)
+    return _tell(trigger, home)
+
+
+def _tell(trigger: Trigger, home: Path) -> Trigger:
+    """Tell what became of a trigger, under the id in `untold`; what is saved without it has been told."""
+    identity = trigger.get("untold")
+    if identity is None:
+        return trigger
     told = {key: trigger.get(key) for key in ("version", "why", "quality")}
-    tell(home, "refused" if trigger["state"] == "refused" else "released", name, trigger=trigger["id"], **told)
-    return trigger
+    reason = {"reason": trigger["why"]} if trigger.get("why") else {}
+    tell(home, trigger["state"], trigger["name"], trigger=trigger["id"], alert_id=identity, **told, **reason)
+    told_of = {key: value for key, value in trigger.items() if key != "untold"}
+    save(home, told_of)
+    return told_of
+
+
+def _tell_leftovers(home: Path, name: str) -> None:
+    """What a kill left untold between an outcome and its telling."""
+    for trigger in read_triggers(home, name):
+        _tell(trigger, home)
 
 
 def _write_recipe(trigger: Trigger, home: Path) -> Path:

@@ -158,10 +158,10 @@ class Server:
         current, loop = self.door.current, asyncio.get_running_loop()
         try:
             wanted = await asyncio.to_thread(lambda: find(read_models(self.home), self.spec))
-        except UserError as error:
+        except Exception as error:  # what a registry raises depends on which one it is
             if current is None:
                 raise
-            return self.say(f"the registry does not answer, {current.title} goes on: {error.message}")
+            return self.say(f"the registry does not answer, {current.title} goes on: {error}")
         if current is not None and current.alive and current.version == wanted.version:
             return
         if loop.time() < self.not_before.get(wanted.version, 0.0):

@@ -1,5 +1,6 @@
 """The three processes of `up`: how each is started, what it may do, and when it is healthy. All on loopback."""
 
+import http.client
 import os
 import sys
 import urllib.request
@@ -115,7 +116,7 @@ def _module(command: list[str]) -> list[str]:
 def _answers(question: Callable[[], bool]) -> bool:
     try:
         return question()
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
 from flows import keeper, prefect_api, servers
 from flows.environment import check_prefect_database
-from flows.marked import end, marked, send
+from flows.marked import SEEN, end, marked, send
 from flows.ports import Ports, Reserved, choose
 from flows.supervised import Supervised
 from pipelines.recipe_files import recipe_names
@@ -52,10 +52,9 @@ def bring_up(
         check_webhook(webhook)
     make_home(home)
     claim = lock(home, "up")
-    try:
-        claim.acquire(timeout=0)
-    except Timeout:
-        ready(_of_the_other(home, say), True)
+    other = _acquire_or_find(claim, home, say)
+    if other:
+        ready(other, True)
         return 0
     try:
         _check(home)
@@ -70,18 +69,23 @@ def bring_up(
         claim.release()
 
 
-def _of_the_other(home: Path, say: Say) -> Addresses:
-    """The addresses of the `up` that holds this home, which may itself be just starting."""
+def _acquire_or_find(claim: FileLock, home: Path, say: Say) -> Addresses | None:
+    """None once the home is ours, else the addresses of the `up` that has it; that may be just starting or stopping."""
     deadline = time.monotonic() + START_SECONDS
     told = False
     while True:
-        found = running(home)
+        try:
+            claim.acquire(timeout=0)
+        except Timeout:
+            found = running(home)
+        else:
+            return None
         if found:
             return found
         if time.monotonic() > deadline:
             raise UserError(f"another `up` of {home} is starting or stopping", "Wait for it, or end it")
         if not told:
-            say("another `up` of this home is starting")
+            say("another `up` of this home is starting or stopping")
             told = True
         time.sleep(TICK_SECONDS)
 
@@ -93,10 +97,12 @@ def _check(home: Path) -> None:
     if not (home / DATABASE).exists():
         # In a process of its own: it imports mlflow, 250 MB that this one would keep.
         code = "import sys, pathlib; from tasks.mlflow_home import *; h = pathlib.Path(sys.argv[1])"
-        subprocess.run(
-            [sys.executable, "-c", f"{code}; ready_database(h, h / DATABASE)", str(home)], check=True,
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", f"{code}; ready_database(h, h / DATABASE)", str(home)], check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+        if done.returncode:
+            raise BugError(f"the MLflow database {home / DATABASE} could not be made", "See above")
     else:
         ready_database(home, home / DATABASE)
 
@@ -161,9 +167,9 @@ class _Up:
             self._deploy(self.home / "prefect.yaml")
         ensure_automations(self.api, self.webhook)
         self._until_healthy(self.mlflow)
-        write_json(self.home / FILE, self.addresses)
         self.worker.start()
         self._until_healthy(self.worker)
+        write_json(self.home / FILE, self.addresses)
 
     def _until_healthy(self, *wanted: Supervised) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -179,7 +185,7 @@ class _Up:
         command = ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", *command], env={**self.environment, "PREFECT_LOGGING_LEVEL": "WARNING"},
+                [sys.executable, "-P", "-m", *command], env={**self.environment, "PREFECT_LOGGING_LEVEL": "WARNING"},
                 cwd=self.home, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + DEPLOY_SECONDS
@@ -188,7 +194,8 @@ class _Up:
         if child.poll() != 0:
             end([child.pid], 1.0)
             child.wait()
-            raise BugError(f"the deployments of {path} could not be made", f"See {log}")
+            kind = UserError if path.parent == self.home else BugError
+            raise kind(f"the deployments of {path} could not be made", f"See {log}")
 
     def _tick(self) -> None:
         """A moment of waiting, in which whatever has died is started again."""
@@ -226,6 +233,8 @@ class _Up:
 
     def _mend(self, *states: str) -> None:
         """Flow runs that lost their process; the server may be away just now: the next time, then."""
+        if not SEEN:
+            return
         with suppress(OSError, ValueError):
             mended = prefect_api.mend_flow_runs(self.api, lambda: set(marked(self.home).values()), states)
             if mended:
@@ -251,4 +260,5 @@ class _Up:
             one.ended()
         assert self.keeper.stdin
         self.keeper.stdin.close()
-        self.keeper.wait(GRACE_SECONDS)
+        with suppress(subprocess.TimeoutExpired):
+            self.keeper.wait(GRACE_SECONDS)

@@ -2,8 +2,9 @@
 
 Prefect's automations turn such events into a retraining or a notification (`tasks.automations`). The event goes by one
 HTTP request with an id of its own: that needs no import of prefect (two seconds), is there when the call returns, and
-may be repeated, since the server drops an id it has seen. What a server that is down did not take waits in
-`home/logs/unsent/` for the next `tell`, or for `up`, which sends it soon after its server is back.
+may be repeated soon, since the server drops an id that it has seen in the last half hour, unless it began anew. What a
+server that is down did not take waits in `home/logs/unsent/` for the next `tell`, or for `up`, which sends it soon
+after its server is back.
 """
 
 import base64
@@ -25,6 +26,9 @@ PREFIX = "stillhouse."
 SECONDS = 10.0
 """To reach the server; an alert must not hold up what it tells of."""
 UNSENT = Path("logs") / "unsent"
+REFUSED = UNSENT / "refused"
+"""What no later try would get through: unreadable, or refused for what it says."""
+NOT_ITS_FAULT = (401, 403, 404, 408, 429)
 
 _log = logging.getLogger(__name__)
 
@@ -78,15 +82,30 @@ def send_unsent(home: Path, api: str) -> int:
     try:
         for path in sorted((home / UNSENT).glob("*.json")):
             try:
-                message = read_json(path)
+                _post(api, [read_json(path)])
             except FileNotFoundError:
                 continue  # another process was faster
-            _post(api, [message])
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                _log.warning("%s is set aside (%s)", path, error)
+                (home / REFUSED).mkdir(exist_ok=True)
+                path.rename(home / REFUSED / path.name)
+                continue
             path.unlink(missing_ok=True)
             sent += 1
     except Exception as error:
         _log.warning("events in %s wait for the next try (%s)", home / UNSENT, error)
     return sent
+
+
+def _is_refusal(error: Exception) -> bool:
+    """The message is to blame, not the server or the way to it."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return 400 <= error.response.status_code < 500 and error.response.status_code not in NOT_ITS_FAULT
+    return isinstance(error, ValueError)
 
 
 def _keep(home: Path, message: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ SILENT_SECONDS = 600
 """Three heartbeats without one: its machine is gone."""
 BUSY_SECONDS = (0.5, 1, 2, 4, 8)
 STARTED = ("Pending", "Running", "Completed", "Failed", "Crashed", "Cancelled", "Cancelling", "Scheduled", "Paused")
+"""What becomes of a run that was late."""
 PREFIX_OF_NAMES = "stillhouse: "
 NOTICES = ("notify of alerts", "notify of failed runs", "notify of late runs")
 MODEL_BODY = """{
@@ -128,9 +129,8 @@ def _retraining(deployment: str) -> dict[str, Any]:
 
 
 def _silent(seconds: int) -> dict[str, Any]:
-    trigger = _runs(
-        "heartbeat", *STARTED, posture="Proactive", after=["prefect.flow-run.heartbeat"], within=seconds
-    )  # fmt: skip
+    # Any event of the run is a sign that somebody looks after it; a run that waits for approval is `Suspended`.
+    trigger = _runs("*", posture="Proactive", after=["prefect.flow-run.heartbeat"], within=seconds)
     message = f"no heartbeat for {seconds} seconds: its process or its machine is gone"
     return _automation(
         "lost runs", "A run without heartbeats has crashed", trigger,

@@ -184,7 +184,10 @@ class HttpRegistry:
         ]  # fmt: skip
 
     def location(self, model_id: str) -> str:
-        return self._ask("GET", f"logged-models/{quote(model_id)}")["model"]["info"]["artifact_uri"]
+        try:
+            return self._ask("GET", f"logged-models/{quote(model_id)}")["model"]["info"]["artifact_uri"]
+        except _Missing:  # one lost model is no reason not to see the others
+            return ""
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
         self._ask("POST", "registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
@@ -221,12 +224,18 @@ class HttpRegistry:
             said = error.read().decode("utf-8", "replace")
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 said = json.loads(said).get("message", said)
-            kind = UserError if error.code in (400, 401, 403, 404) else StillhouseError
-            raise kind(f"the MLflow server {self.uri} said {error.code}: {said[:300]}") from None
+            kinds = {400: UserError, 401: UserError, 403: UserError, 404: _Missing}
+            raise kinds.get(error.code, StillhouseError)(
+                f"the MLflow server {self.uri} said {error.code}: {said[:300]}"
+            ) from None
         except (OSError, ValueError) as error:
             raise StillhouseError(
                 f"the MLflow server {self.uri} does not answer: {error}", "Start it, or unset MLFLOW_TRACKING_URI"
             ) from None
+
+
+class _Missing(UserError):
+    """The server does not have it."""
 
 
 def named(name: str) -> str:

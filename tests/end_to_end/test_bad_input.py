@@ -219,6 +219,16 @@ def test_an_output_that_cannot_be_written(cli, tmp_path):
     assert closed.returncode == 0 and not closed.stderr, closed.stderr
 
 
+def test_lines_of_the_standard_input(cli, tmp_path):
+    def predict(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        command = [sys.executable, "-m", "flows.cli", "predict", "opinions", "-", *arguments]
+        return subprocess.run(command, env=cli.environment(), cwd=tmp_path, input=b"caf\xe9\n", capture_output=True)
+
+    for arguments, says in (((), "is not utf-8"), (("-o", "out.csv"), "--output is for files")):
+        done = predict(*arguments)
+        assert done.returncode == 2 and says.encode() in done.stderr and b"Traceback" not in done.stderr, done.stderr
+
+
 def test_a_prefect_server_that_does_not_answer(cli, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     one_line(cli("monitor", "opinions", code=2), "the Prefect server http://127.0.0.1:9/api does not answer")

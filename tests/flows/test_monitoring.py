@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from flows.markdown import plain
 from flows.moments import moment
 from flows.monitor_text import markdown, one_line, table, text
 from flows.monitoring import parse_settings
@@ -17,6 +18,12 @@ def test_moments():
     assert moment("2026-11-25T08:00:00+00:00", "since") == datetime(2026, 11, 25, 8, tzinfo=UTC).timestamp()
     with pytest.raises(UserError, match='since: "soon" is no moment'):
         moment("soon", "since")
+
+
+@pytest.mark.parametrize("never", ["999999d", "0001-01-01T00:00:00+14:00"])
+def test_a_moment_that_never_was(never):
+    with pytest.raises(UserError, match="is no moment"):
+        moment(never, "--until")
 
 
 def test_settings():
@@ -50,6 +57,10 @@ LINE = {
     "alerts": [{"event": "drift", "reason": "input drift: auc 0.83, alarm from 0.60"}], "notes": ["a note"],
     "settings": {"min_rise": 0.1},
 }  # fmt: skip
+
+
+def test_text_from_data_is_text():
+    assert plain("![](http://x) a\n| b <i>[c](d)") == r"\!\[\]\(http://x\) a \| b \<i\>\[c\]\(d\)"
 
 
 def test_what_is_shown():

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 import flows.retraining as retraining
 from flows.request import Request, Result
 from flows.retrain_text import describe, history_line
-from flows.retraining import Ask, retrain_model
+from flows.retraining import Ask, retrain_model, wait_for_approval
 from flows.triggers import code_digest, open_trigger, read_triggers, save, trigger_of
 from pipelines.listener import Listener
 from pipelines.load import load_recipe
@@ -157,6 +158,111 @@ def test_a_user_s_mistake_closes_the_trigger(world):
     assert world.triggers() == ["failed"]
     world.answer = released(2)
     assert world.retrain()["state"] == "released"
+
+
+def test_a_recipe_that_cannot_be_retrained_closes_the_trigger_too(world, tmp_path):
+    world.land("a.csv")
+    path = tmp_path / "two.yaml"
+    data = "{uses: prepare.text, with: {source: rows.csv}}"
+    path.write_text(f"name: m\nsteps: {{one: {data}, two: {data}}}\n")
+    with pytest.raises(UserError, match="prepare"):
+        world.retrain(recipe=str(path))
+    assert world.triggers() == ["failed"]
+    assert world.retrain()["state"] == "released"
+
+
+def test_what_was_begun_can_be_given_up(world):
+    world.land("a.csv")
+    world.answer = WorkerError("out of memory")
+    with pytest.raises(WorkerError):
+        world.retrain()
+    world.answer = released(2)
+    given = world.retrain(abandon=True, from_scratch=True)
+    assert world.triggers() == ["abandoned", "released"] and given["options"]["from_scratch"]
+
+
+def test_one_that_waits_for_a_person_is_not_asked_for_twice(world):
+    class Suspended(BaseException):
+        pass
+
+    world.land("a.csv")
+    first = Ask("m", approval=True, flow_run="first")
+    with pytest.raises(Suspended):
+        retrain_model(first, world.home, Listener(), suspending(world, Suspended))
+    wait_for_approval(world.home, first)
+    assert world.retrain(reason="schedule", flow_run="second")["why"].endswith("it waits for approval")
+    assert world.retrain(flow_run="first")["state"] == "released"
+    assert sorted(world.triggers()) == ["covered", "released"]
+
+
+def test_after_its_time_somebody_else_may_ask(world):
+    class Suspended(BaseException):
+        pass
+
+    world.land("a.csv")
+    first = Ask("m", approval=True, approval_timeout_hours=0.0, flow_run="first")
+    with pytest.raises(Suspended):
+        retrain_model(first, world.home, Listener(), suspending(world, Suspended))
+    wait_for_approval(world.home, first)
+    assert world.retrain(flow_run="second")["state"] == "released"
+
+
+def suspending(world: World, signal: type[BaseException]) -> Callable[[Request], Result]:
+    def run(request: Request) -> Result:
+        raise signal
+
+    return run
+
+
+def test_what_was_not_told_before_a_kill_is_told_by_the_next(world, monkeypatch):
+    told: list[tuple[str, str]] = []
+
+    def tell(home, event, name, **payload):
+        if not told:
+            told.append((event, payload["alert_id"]))
+            raise KeyboardInterrupt
+        told.append((event, payload["alert_id"]))
+
+    world.land("a.csv")
+    taken, real = [], retraining.tell
+    monkeypatch.setattr(retraining, "tell", lambda *given, **more: taken.append(given) or real(*given, **more))
+    world.retrain(min_rows=100)
+    assert taken[0][1] == "new-data"
+    monkeypatch.setattr(retraining, "tell", tell)
+    world.answer = Result("m", [], model=None, refusal="worse")
+    with pytest.raises(KeyboardInterrupt):
+        world.retrain()
+    assert world.retrain()["state"] == "nothing-new"
+    assert told[0] == told[1] and told[0][0] == "refused" and len(told) == 2
+
+
+def test_newer_rows_wait_for_the_one_that_runs(world, monkeypatch):
+    world.land("a.csv")
+    running, ended = threading.Event(), threading.Event()
+
+    def run(request: Request) -> Result:
+        world.requests.append(request)
+        running.set()
+        assert ended.wait(30)
+        world.seen = len(world.requests)
+        return released(2)
+
+    monkeypatch.setattr(world, "run", run)
+    outcomes: list[dict] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(world.retrain())) for _ in range(2)]
+    threads[0].start()
+    assert running.wait(30)
+    world.land("b.csv")
+    threads[1].start()
+    deadline = time.monotonic() + 30
+    while len(list((world.home / "data" / "m" / "epochs").glob("*.parquet"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ended.set()
+    for thread in threads:
+        thread.join(30)
+    assert [one["state"] for one in outcomes] == ["released", "released"]
+    assert [one["data"]["until"] for one in outcomes] == [1, 2]
 
 
 def test_a_named_landing_place_must_be_there(world):

@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from flows import environment, keeper, ports, prefect_api, supervised
+from flows import environment, keeper, ports, prefect_api, servers, supervised, up
 from flows.marked import FLOW_RUN, MARK, alive, marked
 from flows.ports import Reserved, choose
 from flows.servers import Service, services, shipped
@@ -20,6 +21,7 @@ from flows.supervised import Supervised
 from flows.up import bring_up
 from stillhouse.errors import UserError, WorkerError
 from stillhouse.files import write_json
+from stillhouse.home import make_home
 from tasks.mlflow_home import DATABASE, database_file
 from tasks.processes import process_start
 from tasks.running_up import FILE, running
@@ -242,6 +244,47 @@ def test_a_second_up_tells_the_addresses_of_the_first(tmp_path):
             tmp_path, {}, None, print, lambda addresses, already: told.append((addresses["prefect"], already))
         )
     assert (code, told) == (0, [("http://p", True)])
+
+
+def test_a_second_up_goes_on_when_the_first_ends_instead_of_starting(tmp_path):
+    from tasks.mlflow_home import lock
+
+    first, second, said = lock(tmp_path, "up"), lock(tmp_path, "up"), []
+    first.acquire()
+    threading.Timer(0.5, first.release).start()
+    assert up._acquire_or_find(second, tmp_path, said.append) is None
+    assert second.is_locked and said == ["another `up` of this home is starting or stopping"]
+    second.release()
+
+
+def test_modules_of_the_working_directory_are_not_ours(tmp_path, monkeypatch):
+    for name in ("flows", "tasks"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    watch = keeper.start(tmp_path / "home", grace_seconds=0.1)
+    assert watch.stdin
+    watch.stdin.close()
+    assert watch.wait(15) == 0
+    up._check(make_home(tmp_path / "home"))
+    assert (tmp_path / "home" / "mlflow.db").exists()
+
+
+def test_an_answer_that_breaks_off_is_no_answer():
+    def half(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=half, args=(listener,), daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(OSError, match="broke off"):
+            prefect_api.ask(address, "health", method="GET")
+        assert servers._answers(lambda: servers._get(address) == b"{") is False
 
 
 def test_a_home_that_cannot_be_written_is_one_line(tmp_path):

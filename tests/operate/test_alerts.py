@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -171,6 +172,32 @@ def test_a_run_that_no_worker_takes_notifies(api, calls, deployments):
 
     (body,) = wait(late, 90)
     assert "waiting for 10 seconds" in body["reason"] and body["figures"]["state"] == "Late"
+
+
+def test_a_run_without_heartbeats_has_crashed_and_one_that_waits_for_a_person_has_not(api, deployments, tmp_path):
+    ensure_automations(api, "", silent_seconds=8)
+    time.sleep(2)  # until the server's triggers know it
+    runs = {}
+    for name in ("silent", "suspended"):
+        run = ask(api, f"deployments/{deployments['retrain']}/create_flow_run", {})["id"]
+        runs[name] = run
+        ask(api, f"flow_runs/{run}/set_state", {"state": {"type": "RUNNING", "name": "Running"}, "force": True})
+        related = [{"prefect.resource.id": "prefect.tag.stillhouse", "prefect.resource.role": "tag"}]
+        beat = {
+            "id": str(uuid.uuid4()), "occurred": datetime.now(UTC).isoformat(), "event": "prefect.flow-run.heartbeat",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"}, "related": related, "payload": {},
+        }  # fmt: skip
+        ask(api, "events", [beat])
+    time.sleep(1)
+    state = {"type": "PAUSED", "name": "Suspended"}
+    ask(api, f"flow_runs/{runs['suspended']}/set_state", {"state": state, "force": True})
+
+    def state_of(name: str) -> str:
+        return ask(api, f"flow_runs/{runs[name]}", method="GET")["state_type"]
+
+    wait(lambda: state_of("silent") == "CRASHED", 90, lambda: state_of("silent"))
+    time.sleep(QUIET_SECONDS)
+    assert state_of("suspended") == "PAUSED"
 
 
 def test_ensuring_again_changes_nothing_and_removing_removes(api, deployments, receiver):

@@ -80,6 +80,22 @@ def test_what_a_server_did_not_take_is_sent_later_under_the_same_id(tmp_path, se
     assert send_unsent(tmp_path, os.environ["PREFECT_API_URL"]) == 0 and len(server.got) == 4
 
 
+def test_a_message_that_is_refused_does_not_hold_up_the_others(tmp_path, server):
+    server.code = 503
+    tell(tmp_path, "drift", "opinions", auc=0.9)
+    tell(tmp_path, "surge", "opinions", share=0.9)
+    kept = sorted((tmp_path / "logs" / "unsent").glob("*.json"))
+    kept[0].write_text("{")
+    server.code = 204
+    assert send_unsent(tmp_path, os.environ["PREFECT_API_URL"]) == 1
+    assert [path.name for path in (tmp_path / "logs" / "unsent" / "refused").iterdir()] == [kept[0].name]
+    server.code = 422
+    tell(tmp_path, "quality", "opinions", accuracy=0.1)
+    assert send_unsent(tmp_path, os.environ["PREFECT_API_URL"]) == 0
+    assert len(list((tmp_path / "logs" / "unsent" / "refused").iterdir())) == 2
+    assert not list((tmp_path / "logs" / "unsent").glob("*.json"))
+
+
 def test_nothing_stops_the_teller(tmp_path, monkeypatch):
     (tmp_path / "logs").write_text("a file where the log's directory should be")
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
