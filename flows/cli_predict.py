@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,9 +85,9 @@ def predict(
 
 def _lines() -> list[str]:
     try:
-        return [line.rstrip("\r\n") for line in sys.stdin]
-    except UnicodeDecodeError as error:
-        raise UserError(f"the standard input is not {error.encoding}", "Convert it, for example with iconv") from None
+        return [line.rstrip("\r\n") for line in TextIOWrapper(sys.stdin.buffer, "utf-8")]
+    except UnicodeDecodeError:
+        raise UserError("the standard input is not UTF-8", "Convert it, for example with iconv") from None
 
 
 def _home() -> Path:

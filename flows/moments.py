@@ -2,7 +2,7 @@
 
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from stillhouse.errors import UserError
 
@@ -17,9 +17,12 @@ def moment(text: str, name: str) -> float | None:
     ago = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd])", text.strip())
     try:
         if ago:
-            return datetime.fromtimestamp(time.time() - float(ago[1]) * SECONDS[ago[2]]).timestamp()
-        return datetime.fromisoformat(text.strip()).timestamp()
+            found = time.time() - float(ago[1]) * SECONDS[ago[2]]
+        else:
+            found = datetime.fromisoformat(text.strip()).timestamp()
+        datetime.fromtimestamp(found, UTC)
     except (ValueError, OverflowError, OSError):  # also before the year 1
         raise UserError(
             f'{name}: "{text}" is no moment', "Write 7d, 12h or 30m for so long ago, or 2026-11-25T08:00"
         ) from None
+    return found

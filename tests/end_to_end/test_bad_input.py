@@ -224,7 +224,7 @@ def test_lines_of_the_standard_input(cli, tmp_path):
         command = [sys.executable, "-m", "flows.cli", "predict", "opinions", "-", *arguments]
         return subprocess.run(command, env=cli.environment(), cwd=tmp_path, input=b"caf\xe9\n", capture_output=True)
 
-    for arguments, says in (((), "is not utf-8"), (("-o", "out.csv"), "--output is for files")):
+    for arguments, says in (((), "is not UTF-8"), (("-o", "out.csv"), "--output is for files")):
         done = predict(*arguments)
         assert done.returncode == 2 and says.encode() in done.stderr and b"Traceback" not in done.stderr, done.stderr
 

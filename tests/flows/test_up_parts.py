@@ -251,8 +251,12 @@ def test_a_second_up_goes_on_when_the_first_ends_instead_of_starting(tmp_path):
 
     first, second, said = lock(tmp_path, "up"), lock(tmp_path, "up"), []
     first.acquire()
-    threading.Timer(0.5, first.release).start()
-    assert up._acquire_or_find(second, tmp_path, said.append) is None
+
+    def say(line: str) -> None:
+        said.append(line)
+        first.release()
+
+    assert up._acquire_or_find(second, tmp_path, say) is None
     assert second.is_locked and said == ["another `up` of this home is starting or stopping"]
     second.release()
 
@@ -263,6 +267,7 @@ def test_modules_of_the_working_directory_are_not_ours(tmp_path, monkeypatch):
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     watch = keeper.start(tmp_path / "home", grace_seconds=0.1)
     assert watch.stdin
     watch.stdin.close()
