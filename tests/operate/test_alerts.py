@@ -175,7 +175,7 @@ def test_a_run_that_no_worker_takes_notifies(api, calls, deployments):
 
 
 def test_a_run_without_heartbeats_has_crashed_and_one_that_waits_for_a_person_has_not(api, deployments, tmp_path):
-    ensure_automations(api, "", silent_seconds=8)
+    ensure_automations(api, "", silent_seconds=10)  # the least that Prefect takes
     time.sleep(2)  # until the server's triggers know it
     runs = {}
     for name in ("silent", "suspended"):
