@@ -54,9 +54,7 @@ def add(
     schema = schema_for(home, name, grow=grow)
     data_set = DataSet(home, name)
     path = _local(file, data_set)
-    added = add_file(data_set, path, schema, Columns(text, label, identity), file.rpartition("/")[2])
-    if added["known"] and "number" not in added:
-        raise UserError(f"{file} came before and could not be read: {added['reason']}", "Correct it, then add it again")
+    added = add_file(data_set, path, schema, Columns(text, label, identity), file.rpartition("/")[2], again=True)
     if added["rows"] and (not added["known"] or added["number"] > seen(champion_of(home, name))):
         # Known and not learned yet: whoever added it may have been killed before this.
         tell(home, "new-data", name, version=added["number"], rows=added["rows"])

@@ -1,5 +1,6 @@
 """`models`, `promote`, `rollback` and `export`: what came out of the runs."""
 
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.environment import prepare
-from flows.output import print_json
+from flows.output import print_json, visible
 from stillhouse.home import find_home
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -35,6 +36,7 @@ def models(
     """
     from tasks.registry import list_models
 
+    name = re.split("[/@]", name)[0] if name else None  # as other commands name a version
     listed = list_models(_home(), name)
     if as_json:
         print_json(listed)
@@ -49,7 +51,7 @@ def models(
             shown = "  ".join(f"{k} {v:.4f}" for k, v in list(version["metrics"].items())[:3] if isinstance(v, float))
             print(f"  {version['version']:>3}  {day}  {', '.join(marks) or '-':<22} {shown}".rstrip())
             for line in _release_lines(version) if name else ():
-                print(f"       {line}")
+                print(f"       {visible(line)}")
 
 
 def _release_lines(version: dict[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.environment import has_server, prepare
-from flows.output import print_json
+from flows.output import print_json, visible
 from stillhouse.home import find_home, make_home
 
 
@@ -53,7 +53,7 @@ def monitor(
     else:
         from flows.monitor_text import text
 
-        print("\n".join(text(line)))
+        print("\n".join(map(visible, text(line))))
     if fail_on_alarm and line["alarms"]:
         raise typer.Exit(3)
 

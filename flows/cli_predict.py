@@ -34,13 +34,15 @@ def predict(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV, JSONL or Parquet file to write.")] = None,
     row_id: Annotated[str | None, typer.Option("--id", help="Column that tells rows apart, for later labels.")] = None,
     topic: Annotated[str | None, typer.Option(help="Column with the topic, for the log.")] = None,
-    time: Annotated[str | None, typer.Option(help="Column with the time of a row, for the log.")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Column with the time of a row (ISO 8601 or epoch seconds), for the log.")
+    ] = None,
     chunk_rows: Annotated[int, typer.Option(min=1, help="Rows done at a time.")] = 10_000,
     log: Annotated[
         bool | None, typer.Option("--log/--no-log", help="Add to the prediction log; by default files of rows only.")
     ] = None,
     texts: Annotated[bool, typer.Option("--texts/--no-texts", help="Whether the log holds the texts.")] = True,
-    keep_days: Annotated[float, typer.Option(min=0, help="Days the log keeps.")] = 90,
+    keep_days: Annotated[float, typer.Option(min=0, max=36_500, help="Days the log keeps.")] = 90,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Label a text, or every row of a file. One row out for one in, in order; resumed when killed.

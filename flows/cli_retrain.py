@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.environment import has_server, prepare
-from flows.output import print_json
+from flows.output import print_json, visible
 from stillhouse.errors import UserError
 from stillhouse.home import find_home, make_home
 
@@ -67,7 +67,7 @@ def retrain(
     if as_json:
         print_json({key: value for key, value in trigger.items() if key not in NOT_SHOWN})
     else:
-        print("\n".join(describe(trigger)))
+        print("\n".join(map(visible, describe(trigger))))
     if trigger["state"] == "refused":
         raise typer.Exit(3)
 

@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from flows.markdown import plain
+from flows.markdown_text import plain
 
 
 def one_line(line: dict[str, Any]) -> str:

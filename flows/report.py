@@ -70,7 +70,10 @@ def _place(home: Path, key: str, name: str, output: Path | None) -> Path:
         return output / f"{name}-{key[:12]}.html"
     if not output.parent.is_dir():
         raise UserError(f"there is no directory {output.parent}", "Make it, or name another file")
-    return output
+    target = output.resolve()  # a link stays one
+    if target.exists() and not target.is_file():
+        raise UserError(f"{output} is no file", "Name another one")
+    return target
 
 
 def find_subject(home: Path, spec: str) -> tuple[str, dict[str, Any] | None, Path | None]:

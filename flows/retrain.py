@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows.form import ApprovalHours, NeedsApproval, parameter
-from flows.markdown import plain
+from flows.markdown_text import plain
 from flows.request import Request, Result
 from flows.retrain_text import describe
 from flows.retraining import Ask, retrain_model, wait_for_approval

@@ -4,7 +4,6 @@ One at a time for a model: a kernel lock, gone with its holder. What a trigger f
 recipe) stays under its id until its run is over, so that a retry after a kill does what was begun.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from filelock import Timeout
 from flows.recipe_run import plan_request
 from flows.request import Request, Result
 from flows.retrain_quality import quality_of
+from flows.retrain_recipe import write_recipe
 from flows.triggers import (
     RAN,
     Trigger,
@@ -26,22 +26,18 @@ from flows.triggers import (
     new_trigger,
     open_trigger,
     read_triggers,
-    recipe_file,
     record_idle,
     save,
 )
 from pipelines.explain import causes
 from pipelines.listener import Listener
 from pipelines.load import load_recipe
-from pipelines.retraining import Fresh, retrain_tree
 from stillhouse.data.read import load_labels
 from stillhouse.dataset.data_set import DataSet
 from stillhouse.dataset.landing import is_local, local_path
 from stillhouse.dataset.take_in import TakenIn, take_in
-from stillhouse.dataset.unlabelled import write_unlabelled
 from stillhouse.errors import StillhouseError, UserError, WorkerError
 from stillhouse.events import reached
-from stillhouse.files import write_text
 from stillhouse.home import make_home
 from stillhouse.store import Store
 from tasks.alerts import tell
@@ -181,11 +177,7 @@ def decide(ask: Ask, home: Path) -> Trigger:
     ended = max((one.get("ended", 0.0) for one in read_triggers(home, ask.name) if one["state"] in RAN), default=0.0)
     left = ended + ask.cooldown_hours * HOUR - time.time()
     if left > 0:
-        return {
-            **trigger,
-            "state": "cooling-down",
-            "why": f"the last retraining was {_hours(left, ask.cooldown_hours)}",
-        }
+        return {**trigger, "state": "cooling-down", "why": f"the last one was {_hours(left, ask.cooldown_hours)}"}
     return _same_as_before(_frozen(trigger, ask, home), home)
 
 
@@ -234,11 +226,8 @@ def _same_as_before(trigger: Trigger, home: Path) -> Trigger:
         if all(one[key] == trigger[key] for key in same):
             found = f"{one['state']}, version {one['version']}" if one.get("version") else one["state"]
             why = f"{one['id']} has tried exactly this: {found}"
-            return {
-                **{key: trigger[key] for key in trigger if key not in ("recipe", "code")},
-                "state": "nothing-new",
-                "why": why,
-            }
+            kept = {key: trigger[key] for key in trigger if key not in ("recipe", "code")}
+            return {**kept, "state": "nothing-new", "why": why}
     return trigger
 
 
@@ -252,7 +241,7 @@ def _carry_out(trigger: Trigger, home: Path, local: bool, listener: Listener, ru
         listener.note(f"the code changed since {trigger['id']} was frozen: {', '.join(changed[:5])}")
     asked = {key: trigger["options"][key] for key in ("promote", "approval", "approval_timeout_hours")}
     try:
-        request = Request(str(_write_recipe(trigger, home)), local=local, **asked)
+        request = Request(str(write_recipe(trigger, home)), local=local, **asked)
         reached(home, "retrain.recipe", name=name)
         again = [line for line in causes(plan_request(request, home), Store(home)) if line.startswith("code ")]
         trigger.update(again=again)
@@ -289,26 +278,6 @@ def _tell_leftovers(home: Path, name: str) -> None:
     """What a kill left untold between an outcome and its telling."""
     for trigger in read_triggers(home, name):
         _tell(trigger, home)
-
-
-def _write_recipe(trigger: Trigger, home: Path) -> Path:
-    """`recipes/ID.yaml` of a trigger: its frozen recipe on its frozen rows. JSON is YAML."""
-    name, data_set = trigger["name"], DataSet(home, trigger["name"])
-    data, options = trigger["data"], trigger["options"]
-    entries = data_set.epochs(after=data["seen"], until=data["until"])
-    there = [{key: entry[key] for key in ("number", "sha256", "rows", "file")} for entry in entries]
-    if there != data["epochs"]:
-        raise UserError(f"the data set of {name} is not what {trigger['id']} froze", f"Look at {data_set.root}")
-    labels = {label for entry in entries for label in entry["labels"]}
-    fresh = Fresh(
-        name, trigger["champion"]["version"], data_set.joined(entries), options["from_scratch"],
-        bool(labels - set(trigger["labels"])),
-        write_unlabelled(data_set, data["until"], trigger["labels"]) if options["unlabelled"] == "extra" else None,
-    )  # fmt: skip
-    path = recipe_file(home, name, trigger["id"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(retrain_tree(trigger["recipe"], fresh), indent=2, ensure_ascii=False) + "\n")
-    return path
 
 
 def _outcome(trigger: Trigger, result: Result, home: Path) -> dict[str, Any]:

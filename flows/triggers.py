@@ -64,9 +64,17 @@ def read_triggers(home: Path, name: str) -> list[Trigger]:
     for path in sorted(directory(home, name).glob("*.json")):
         with contextlib.suppress(ValueError, OSError):
             value = read_json(path)
-            if isinstance(value, dict) and {"id", "state", "created", "name"} <= set(value):
+            if isinstance(value, dict) and _is_trigger(value, name, path.stem):
                 found.append(value)
     return found
+
+
+def _is_trigger(value: Trigger, name: str, identity: str) -> bool:
+    """Ours, and under its own id: that is where it is saved again."""
+    words = all(isinstance(value.get(key), str) for key in ("state", "reason"))
+    return (
+        words and value.get("id") == identity and value.get("name") == name and isinstance(value.get("created"), float)
+    )
 
 
 def open_trigger(home: Path, name: str) -> Trigger | None:

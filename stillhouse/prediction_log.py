@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillhouse.errors import UserError
 from stillhouse.files import flush
 
 SCHEMA = pa.schema(
@@ -147,6 +148,8 @@ def _read(path: Path, start: float | None, end: float | None, columns: list[str]
         table = pq.read_table(path, columns=columns, filters=conditions or None)
     except FileNotFoundError:
         return None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})", "Move it away; its rows are lost") from None
     return table if table.num_rows else None
 
 
@@ -155,7 +158,7 @@ def _newest(path: Path) -> float | None:
     try:
         metadata = pq.read_metadata(path)
         place = metadata.schema.names.index("time")
-        times = [metadata.row_group(i).column(place).statistics.max for i in range(metadata.num_row_groups)]
-        return max([path.stat().st_mtime, *times])
-    except FileNotFoundError:
+        known = [metadata.row_group(i).column(place).statistics for i in range(metadata.num_row_groups)]
+        return max([path.stat().st_mtime, *(one.max for one in known if one is not None and one.has_min_max)])
+    except (OSError, pa.ArrowException, ValueError):  # gone, or damaged: who reads it says so
         return None

@@ -62,9 +62,11 @@ def _load(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         return copy.deepcopy(NOTHING)
     try:
-        state = {**copy.deepcopy(NOTHING), **read_json(path)}
+        found = read_json(path)
+        state = {key: found.get(key, value) for key, value in copy.deepcopy(NOTHING).items()}
         wrong = [key for key, kinds in KINDS.items() if not isinstance(state[key], kinds)]
-    except (ValueError, TypeError) as error:
+        json.dumps(state, allow_nan=False)
+    except (ValueError, AttributeError) as error:
         state, wrong = {}, [str(error)]
     if wrong:
         raise UserError(f"{path} is damaged ({', '.join(wrong)})", "Move it away; the next run begins anew")

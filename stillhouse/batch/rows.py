@@ -1,6 +1,7 @@
 """Predictions of some rows: the columns of the output, and the rows of the log."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from stillhouse.batch.settings import Model, Settings
 from stillhouse.batch.smoothing import Smoother
 from stillhouse.keys import digest
+from stillhouse.prediction_log import DAY_SECONDS
 from stillhouse.scorer import Scorer
 from stillhouse.scoring import UNSURE, decide
 
@@ -66,14 +68,21 @@ def log_rows(
 
 
 def _times(column: Any, now: float) -> np.ndarray:
-    """Epoch seconds; `now` where a cell is no time."""
+    """Epoch seconds; `now` where a cell is no time, lies before 1970 or more than a day ahead (as 9999-12-31 does)."""
     if pd.api.types.is_datetime64_any_dtype(column):
         column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
     seconds = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
     words = np.isnan(seconds)
-    parsed = pd.to_datetime(column[words], errors="coerce", utc=True, format="ISO8601")
-    seconds[words] = (parsed - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-    return np.where(np.isfinite(seconds), seconds, now)
+    seconds[words] = [_seconds(cell) for cell in column[words]]
+    return np.where((seconds >= 0) & (seconds <= now + DAY_SECONDS), seconds, now)
+
+
+def _seconds(cell: Any) -> float:
+    try:
+        moment = datetime.fromisoformat(str(cell).strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return float("nan")
 
 
 def _strings(column: Any) -> Any:

@@ -57,7 +57,7 @@ class Batch:
         for index, frame in enumerate(iter_rows(self.source, self.settings.text, self.settings.chunk_rows)):
             if index == 0:
                 self._check_columns(frame)
-            if index < len(done):
+            if index < len(done) or frame.empty:  # a header without rows
                 continue
             path = self.work.chunk(index, self.suffix)
             self._chunk(frame, path, scorer, smoother, stream, writer)

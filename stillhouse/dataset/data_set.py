@@ -21,6 +21,7 @@ from stillhouse.keys import file_digest
 MANIFEST = "dataset.json"
 CONTENT = ("text", "label", "id", "source_file", "source_row")
 """Columns of every epoch; what else the files had follows, as text."""
+NEEDED = {"number", "rows", "file", "sha256", "labels", "rejected", "source", "source_sha256", "added"}
 Entry = dict[str, Any]
 """`{number, file, sha256, rows, labels, new_labels, rejected, rejected_file, source, source_sha256, kind, added}`."""
 
@@ -42,10 +43,13 @@ class DataSet:
         path = self.root / MANIFEST
         try:
             found = read_json(path)
-            return {"epochs": list(found["epochs"]), "refused": list(found["refused"])}
+            epochs, refused = list(found["epochs"]), list(found["refused"])
+            if not all(set(entry) >= NEEDED for entry in epochs) or not all("source_sha256" in one for one in refused):
+                raise KeyError
+            return {"epochs": epochs, "refused": refused}
         except FileNotFoundError:
             return {"epochs": [], "refused": []}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IsADirectoryError):
             raise UserError(
                 f"{path} is damaged", "Bring back a copy of it: it lists what belongs to the data"
             ) from None
@@ -64,7 +68,8 @@ class DataSet:
     def known(self, sha256: str) -> Entry | None:
         """The entry of a file with this content, taken in or refused before."""
         manifest = self.manifest()
-        return next((e for e in [*manifest["epochs"], *manifest["refused"]] if e["source_sha256"] == sha256), None)
+        found = [e for e in [*manifest["refused"], *manifest["epochs"]] if e["source_sha256"] == sha256]
+        return max(found, key=lambda entry: entry["rows"] if "number" in entry else -1, default=None)
 
     def next_number(self) -> int:
         return max((entry["number"] for entry in self.manifest()["epochs"]), default=0) + 1

@@ -31,13 +31,18 @@ class Unfinished(UserError):
     """The file is still being written."""
 
 
-def add_file(data_set: DataSet, path: Path, schema: Schema, wanted: Columns, source: str = "") -> Added:
-    """Add the rows of the file at `path`, called `source`; raises `UserError` for a file that cannot be read at all."""
+def add_file(
+    data_set: DataSet, path: Path, schema: Schema, wanted: Columns, source: str = "", *, again: bool = False
+) -> Added:
+    """Add the rows of the file at `path`, called `source`; raises `UserError` for a file that cannot be read at all.
+
+    `again`: judge a file anew of which no row could be used; the columns or labels asked for may be others now.
+    """
     with data_set.lock():
         before = path.stat()
         sha256 = file_digest(path)
         known = data_set.known(sha256)
-        if known is not None:
+        if known is not None and not (again and not known.get("rows")):
             return {**known, "known": True}
         entry = _add(data_set, path, schema, wanted, source or path.name, sha256)
         after = path.stat()

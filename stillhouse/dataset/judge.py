@@ -78,6 +78,8 @@ def find_columns(batch: Batch, schema: Schema, wanted: Columns, name: str) -> Co
         wanted.label or _first(there, schema.label, "label"),
         wanted.id or _first(there, "id"),
     )
+    if found.text is not None and found.text == found.label:
+        raise UserError(f'{name}: the column "{found.text}" is text and label at once', "Name two columns")
     if found.text is None and (found.label is None or found.id is None):
         raise UserError(
             f'{name} has no column "{schema.text}"; it has {", ".join(there) or "none"}',

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.data._clean import as_text
+from stillhouse.data._clean import as_text, storable
 from stillhouse.dataset.data_set import CONTENT
 from stillhouse.dataset.judge import Judged
 from stillhouse.files import flush
@@ -34,7 +34,8 @@ class Spool:
         self._writer: pq.ParquetWriter | None = None
         for path in (self.good, self.bad):
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._rejects = self._beside(self.bad).open("w", encoding="utf-8")
+        # Half a surrogate pair, which no file can hold, becomes the JSON escape that it came as.
+        self._rejects = self._beside(self.bad).open("w", encoding="utf-8", errors="backslashreplace")
 
     def __enter__(self) -> "Spool":
         return self
@@ -93,11 +94,11 @@ class Spool:
         stored = _stored_names(self._names)
         columns: dict[str, list[Any]] = {
             "text": [row.text for row in self._pending], "label": [row.label for row in self._pending],
-            "id": [row.id for row in self._pending], "source_file": [self.source] * len(self._pending),
+            "id": [_storable(row.id) for row in self._pending], "source_file": [self.source] * len(self._pending),
             "source_row": [str(row.row) for row in self._pending],
         }  # fmt: skip
         for name in self._names:
-            columns[stored[name]] = [as_text(row.content.get(name)) for row in self._pending]
+            columns[stored[name]] = [_storable(as_text(row.content.get(name))) for row in self._pending]
         table = pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._beside(self.good), table.schema)
@@ -117,11 +118,15 @@ class Spool:
         return path.with_name(f".{path.name}.part")
 
 
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
 def _stored_names(names: list[str]) -> dict[str, str]:
     """`{column of the file: name in the epoch}`: the epoch's own names stay its own."""
     stored: dict[str, str] = {}
     for name in names:
-        other = name
+        other = storable(name)
         while other in CONTENT or other in stored.values() or (other != name and other in names):
             other = f"file_{other}"
         stored[name] = other

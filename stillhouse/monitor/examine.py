@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from stillhouse.errors import UserError, nearest
 from stillhouse.monitor.drift import input_drift, prediction_drift, spread
 from stillhouse.monitor.quality import estimate_quality, figures, learn_estimator, measured_quality
 from stillhouse.monitor.settings import DAY, FAMILIES, HOUR, MOST_WATCHED, MonitorSettings
@@ -164,6 +165,10 @@ def _surges(
         found.notes.append(f"no surges: name the labels to watch, the model has {len(watched)}")
         return
     rows: Any = log[log["label"].notna()]
+    known = {*reference.labels, *rows["label"].unique()}
+    for label in settings.surge_labels or ():
+        if label not in known:
+            raise UserError(f'surge_labels: the model has no label "{label}"', nearest(label, known))
     times = rows["time"].to_numpy()
     topics: Any = rows[settings.topic] if settings.topic in rows else pd.Series("", index=rows.index)
     seconds = settings.window_minutes * 60

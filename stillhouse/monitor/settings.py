@@ -24,7 +24,7 @@ class MonitorSettings(BaseModel):
     """Length of the windows in which labels are counted for surges."""
     baseline_days: float = Field(28.0, gt=0)
     """How far back a surge is compared, and labels that arrived late are used."""
-    false_alarm_rate: float = Field(0.001, gt=0, lt=0.5)
+    false_alarm_rate: float = Field(0.001, ge=1e-9, lt=0.5)
     """Share of runs on steady data that may raise an alarm, all tests together; hourly runs at 0.001: nine a year."""
     sample_rows: int = Field(500, ge=50, le=5000)
     """Embeddings that are compared; where fewer rows are new, rows before them are used too."""

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.markdown import plain
+from flows.markdown_text import plain
 from flows.moments import moment
 from flows.monitor_text import markdown, one_line, table, text
 from flows.monitoring import parse_settings
+from flows.output import visible
 from stillhouse.errors import UserError
 
 
@@ -73,3 +74,7 @@ def test_what_is_shown():
     assert page.startswith("# Alarm: drift, surge") and "surge of negative in bags\\|food" in page
     quiet = {**LINE, "alarms": [], "alerts": [], "tests": [], "surge": {**LINE["surge"], "table": []}}
     assert one_line(quiet) == "1,200 rows, no alarm" and "no alarm" in "\n".join(text(quiet))
+
+
+def test_nothing_from_data_moves_the_cursor():
+    assert visible("\x1b[31mEVIL\n no alarm, größer") == r"\x1b[31mEVIL\n no alarm, größer"

@@ -65,6 +65,12 @@ def test_where_it_goes(run_home, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.html", f"tiny-{key[:12]}.html"]
     with pytest.raises(UserError, match="there is no directory"):
         write_report(home, "tiny", tmp_path / "none" / "a.html")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is no file"):
+        write_report(home, "tiny", tmp_path / "pipe")
+    (tmp_path / "link.html").symlink_to("a.html")
+    assert write_report(home, "tiny", tmp_path / "link.html") == tmp_path / "a.html"
+    assert (tmp_path / "link.html").is_symlink()
     (tmp_path / "b.html").mkdir()
     assert write_report(home, "tiny", tmp_path / "b.html").parent == tmp_path / "b.html"
 

@@ -1,5 +1,6 @@
 """Deciding and accounting of retrainings: a home with a data set, a registry that is told what to say."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -317,6 +318,8 @@ def test_a_recipe_must_be_known_or_named(world, monkeypatch, tmp_path):
 def test_foreign_files_among_the_triggers_are_passed_over(world):
     (world.home / "retrain" / "m").mkdir(parents=True)
     (world.home / "retrain" / "m" / "notes.json").write_text("{")
-    save(world.home, {"id": "1", "name": "m", "state": "released", "created": time.time()})
+    save(world.home, {"id": "1", "name": "m", "reason": "x", "state": "released", "created": time.time()})
+    odd = {"id": "../../x", "name": "m", "reason": "x", "state": "open", "created": time.time()}
+    (world.home / "retrain" / "m" / "odd.json").write_text(json.dumps(odd))
     assert world.triggers() == ["released"]
     assert code_digest({"a": "1"}) != code_digest({"a": "2"})

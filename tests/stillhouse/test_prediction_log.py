@@ -1,12 +1,14 @@
 """Parts are written once, read by time and pruned by age; labels come later."""
 
 import os
+import re
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from stillhouse.errors import UserError
 from stillhouse.prediction_log import DAY_SECONDS, PredictionLog
 
 NOON = 1_700_000_000.0  # 2023-11-14 22:13 UTC
@@ -110,3 +112,18 @@ def test_names_cannot_leave_the_directory(tmp_path, name):
 def test_an_unknown_column_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no column 'author'"):
         PredictionLog(tmp_path, "m").append(frame(NOON, author="me"), "a")
+
+
+def test_a_damaged_part_is_named_by_who_reads_it_and_holds_up_nobody_else(tmp_path):
+    log = PredictionLog(tmp_path, "opinions")
+    path = log.append(frame(NOON), "one")
+    path.write_bytes(path.read_bytes()[:50])
+    assert log.prune(0) == 0
+    with pytest.raises(UserError, match=re.escape(f"{path} is damaged")):
+        log.read()
+
+
+def test_a_part_without_rows_has_no_newest_one(tmp_path):
+    log = PredictionLog(tmp_path, "opinions")
+    log.append(frame(), "none")
+    assert log.prune(1) == 0

@@ -167,7 +167,7 @@ def test_what_a_user_gets_wrong(two_versions):
     PredictionLog(two_versions, "opinions").append(rows(0, 2), "one")
     with pytest.raises(UserError, match='no column "town"'):
         monitor_model(two_versions, "opinions", LOG.model_copy(update={"topic": "town"}))
-    for damaged in ("{", "[]", '{"until": "x"}', '{"pending": null}'):
+    for damaged in ("{", "[]", '{"until": "x"}', '{"pending": null}', '{"until": NaN}'):
         (two_versions / "monitor" / "opinions" / "state.json").write_text(damaged)
         with pytest.raises(UserError, match="is damaged"):
             monitor_model(two_versions, "opinions", LOG)
@@ -197,3 +197,9 @@ def test_the_command_says_what_it_saw_and_fails_on_request(two_versions, monkeyp
     )
     assert run(*few)[1].splitlines()[-1] == "  note: no new rows in the prediction log"
     assert run("monitor", "opinions", "--since", "soon")[0] == 2
+
+
+def test_a_label_that_the_model_does_not_have_cannot_surge(two_versions):
+    PredictionLog(two_versions, "opinions").append(rows(0, 12), "one")
+    with pytest.raises(UserError, match='no label "negativ"'):
+        monitor_model(two_versions, "opinions", LOG.model_copy(update={"surge_labels": ("negativ",)}))

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import stillhouse.batch.run as run
+from stillhouse.batch.rows import _times
 from stillhouse.batch.work import Work
 from stillhouse.errors import UserError
 from stillhouse.files import read_json, write_json
@@ -19,6 +20,7 @@ from stillhouse.scoring import OnnxScorer
 from tests.stillhouse.batch.tiny_batch import TEXTS, batch, write_rows
 from tests.tasks.tiny_release import make_bundle
 
+NOW = 1.78e9
 ROOT = Path(__file__).parents[3]
 
 
@@ -231,3 +233,19 @@ def test_columns_of_one_parquet_file_fit_together(model, tmp_path):
     assert pd.read_parquet(tmp_path / "out.parquet")["x"].tolist()[1:] == [1.0, 2.5]
     with pytest.raises(UserError, match="changes its type after row 3"):
         batch(model, tmp_path / "4.jsonl", tmp_path / "out.parquet", chunk_rows=1)
+
+
+def test_a_header_without_rows_leaves_nothing_in_the_log(model, tmp_path):
+    (tmp_path / "header.csv").write_text("when,topic,text\n")
+    with pytest.raises(UserError, match="has no rows"):
+        batch(model, tmp_path / "header.csv", tmp_path / "out.csv", tmp_path)
+    assert not list((tmp_path / "predictions").rglob("*.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["header.csv"]
+
+
+def test_times_are_true_or_now():
+    cells = {
+        "2026-01-02T03:04:05+01:00": 1767319445.0, "2026-01-02": 1767312000.0, "1767312000": 1767312000.0,
+        "9999-12-31": NOW, "0001-01-01": NOW, "1767312000000": NOW, "-5": NOW, "1e300": NOW, "soon": NOW, "": NOW,
+    }  # fmt: skip
+    assert _times(pd.Series(list(cells)), NOW).tolist() == list(cells.values())

@@ -277,3 +277,37 @@ def test_a_file_without_one_json_object_is_not_called_empty(data_set, tmp_path, 
     monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0.05)
     (reason,) = take_in(data_set, str(landing), SCHEMA).refused.values()
     assert "has no line that is a JSON object" in reason
+
+
+def test_half_a_surrogate_pair_stops_nothing(data_set, tmp_path):
+    path = tmp_path / "odd.jsonl"
+    lines = [
+        r'{"text": "hi there", "label": "good", "\ud800": "a\ud800"}', r'{"text": "one of many words \ud800", "label": "ugly\ud800"}',
+        r'{"id": "x\ud800", "text": "so so", "label": "bad"}', r'{"text": "", "label": "bad", "k": ["\ud800"]}',
+    ]  # fmt: skip
+    path.write_text("\n".join(lines))
+    added = add_file(data_set, path, SCHEMA, ANY)
+    assert (added["rows"], sum(added["rejected"].values())) == (2, 2)
+    assert [row["reason"] for row in rejected(data_set, 1)] == ["unknown_label", "no_text"]
+
+
+def test_a_file_of_which_nothing_was_used_can_be_added_with_other_columns(data_set, tmp_path):
+    path = tmp_path / "week.csv"
+    path.write_text("text,label,topic\nhi there,good,x\nso so,bad,y\n")
+    assert add_file(data_set, path, SCHEMA, Columns(None, "topic", None))["rows"] == 0
+    assert add_file(data_set, path, SCHEMA, ANY)["known"], "without being asked it is not read again"
+    added = add_file(data_set, path, SCHEMA, ANY, again=True)
+    assert (added["rows"], added["known"], data_set.version()) == (2, False, 2)
+    assert add_file(data_set, path, SCHEMA, ANY, again=True)["known"]
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\nme,good\n")
+    with pytest.raises(UserError, match="text and label at once"):
+        add_file(data_set, other, SCHEMA, Columns("label", "label", None))
+
+
+@pytest.mark.parametrize("content", ['{"epochs": [{}], "refused": []}', '{"epochs": [1], "refused": []}', "[]"])
+def test_a_manifest_that_says_something_else_is_damaged(data_set, content):
+    data_set.root.mkdir(parents=True)
+    (data_set.root / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match="is damaged"):
+        data_set.epochs()
