@@ -282,7 +282,8 @@ def test_a_file_without_one_json_object_is_not_called_empty(data_set, tmp_path, 
 def test_half_a_surrogate_pair_stops_nothing(data_set, tmp_path):
     path = tmp_path / "odd.jsonl"
     lines = [
-        r'{"text": "hi there", "label": "good", "\ud800": "a\ud800"}', r'{"text": "one of many words \ud800", "label": "ugly\ud800"}',
+        r'{"text": "hi there", "label": "good", "\ud800": "a\ud800"}',
+        r'{"text": "one of many words \ud800", "label": "ugly\ud800"}',
         r'{"id": "x\ud800", "text": "so so", "label": "bad"}', r'{"text": "", "label": "bad", "k": ["\ud800"]}',
     ]  # fmt: skip
     path.write_text("\n".join(lines))
