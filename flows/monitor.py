@@ -10,6 +10,7 @@ from flows.environment import prepare
 from flows.form import parameter
 from flows.monitor_text import markdown, one_line, table
 from flows.monitoring import run_monitor
+from flows.own_process import own_process
 from stillhouse.errors import StillhouseError
 from stillhouse.home import find_home, make_home
 from stillhouse.monitor.settings import MonitorSettings
@@ -88,9 +89,7 @@ def monitor(  # noqa: PLR0913 - a form is flat
 
 def monitor_with_prefect(name: str, since: str, until: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Call the flow from this process, for a command whose home has a server; a failure comes back as it was."""
-    from flows.run import without_heartbeats
-
     given = {**settings, "surge_labels": list(settings.get("surge_labels") or [])}
-    with without_heartbeats():
+    with own_process():
         state = monitor(name, since, until, **given, return_state=True)
     return state.result(raise_on_failure=True)

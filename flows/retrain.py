@@ -12,10 +12,11 @@ from prefect.states import Completed
 
 from flows.form import ApprovalHours, NeedsApproval, parameter
 from flows.markdown_text import plain
+from flows.own_process import own_process
 from flows.request import Request, Result
 from flows.retrain_text import describe
 from flows.retraining import Ask, retrain_model, wait_for_approval
-from flows.run import in_session, run_in_flow, without_heartbeats
+from flows.run import in_session, run_in_flow
 from flows.triggers import Trigger
 from pipelines.listener import Listener
 from stillhouse.errors import StillhouseError
@@ -65,7 +66,7 @@ def retrain(  # noqa: PLR0913
 
 def retrain_with_prefect(ask: Ask, home: Path, listener: Listener) -> Trigger:
     """Call the flow from this process, for a command whose home has a server."""
-    with open_session(home, listener), without_heartbeats(), tags(process_tag()):
+    with open_session(home, listener), own_process(), tags(process_tag()):
         state = retrain(
             ask.name, ask.reason, ask.landing, ask.min_rows, ask.cooldown_hours, ask.from_scratch, ask.new_labels,
             ask.unlabelled, ask.promote, recipe=ask.recipe, abandon=ask.abandon, return_state=True,

@@ -1,13 +1,11 @@
 """The Prefect flow that runs any recipe: every step a named task run, results and verdict on the run's page."""
 
-import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, tags
-from prefect.context import FlowRunContext, SettingsContext, TagsContext, get_settings_context
+from prefect.context import FlowRunContext, TagsContext
 from prefect.exceptions import UnfinishedRun
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
@@ -16,6 +14,7 @@ from prefect.states import Completed
 from flows.approval import decide_release
 from flows.environment import has_server, prepare
 from flows.form import ApprovalHours, NeedsApproval, parameter, run_name
+from flows.own_process import own_process
 from flows.recipe_run import conclude, plan_request
 from flows.request import Request, Result
 from flows.run_page import RunPage
@@ -87,26 +86,12 @@ def run_with_prefect(request: Request, home: Path, listener: Listener) -> Result
         if not has_server():
             listener.note("starting Prefect, half a minute the first time (--local runs without it)")
             session.launcher.warm_up(["torch", "transformers.modeling_utils"])
-        with without_heartbeats(), tags(process_tag()):
+        with own_process(), tags(process_tag()):
             state = run_recipe(
                 request.recipe, request.overrides, request.until, request.rebuild, request.promote, return_state=True
             )  # fmt: skip
     value = state.result(raise_on_failure=True)
     return Result(**value)
-
-
-def without_heartbeats() -> AbstractContextManager[Any]:
-    """For flow runs of this process: every flow would wait up to a second for its heartbeat thread (Prefect 3.8).
-
-    Nobody listens to them here: the next run closes what a dead process left (`close_dead_flow_runs`). Runs that a
-    Prefect worker starts keep theirs, and so does whoever sets the variable.
-    """
-    if "PREFECT_FLOWS_HEARTBEAT_FREQUENCY" in os.environ:
-        return nullcontext()
-    current = get_settings_context()
-    # Not `temporary_settings`: that reads all settings anew, 0.2 s.
-    flows = current.settings.flows.model_copy(update={"heartbeat_frequency": None})
-    return SettingsContext(profile=current.profile, settings=current.settings.model_copy(update={"flows": flows}))
 
 
 def run_in_flow(request: Request, session: Session) -> Any:
