@@ -16,7 +16,7 @@ def add_commands(app: typer.Typer) -> None:
 def monitor(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")],
     since: Annotated[
-        str, typer.Option(metavar="WHEN", help="7d, 12h, 30m ago or a date [where the last run ended].")
+        str, typer.Option(metavar="WHEN", help="7d, 12h, 30m ago or a local time [where the last run ended].")
     ] = "",
     until: Annotated[str, typer.Option(metavar="WHEN", help="The same [the newest row].")] = "",
     topic: Annotated[str | None, typer.Option(metavar="COL", help="Column with the topic [topic].")] = None,

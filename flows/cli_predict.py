@@ -35,7 +35,8 @@ def predict(
     row_id: Annotated[str | None, typer.Option("--id", help="Column that tells rows apart, for later labels.")] = None,
     topic: Annotated[str | None, typer.Option(help="Column with the topic, for the log.")] = None,
     time: Annotated[
-        str | None, typer.Option(help="Column with the time of a row (ISO 8601 or epoch seconds), for the log.")
+        str | None,
+        typer.Option(help="Column with the time of a row (ISO 8601, UTC if it names no zone, or epoch seconds)."),
     ] = None,
     chunk_rows: Annotated[int, typer.Option(min=1, help="Rows done at a time.")] = 10_000,
     log: Annotated[

@@ -19,6 +19,7 @@ def describe(trigger: Trigger, shown: Callable[[object], str] = str) -> list[str
     lines += [f"- {shown(name)} was refused: {shown(why)}" for name, why in trigger.get("refused_files", {}).items()]
     for key, what in (("waiting", "still being written"), ("ignored", "no known format, left where it is")):
         lines += [f"- {shown(name)}: {what}" for name in trigger.get(key, [])]
+    lines += [f"- {shown(name)} stays where it is: {shown(why)}" for name, why in trigger.get("left", {}).items()]
     if trigger.get("why"):
         lines.append(f"- {shown(trigger['why'])}")
     if trigger.get("code_changed"):

@@ -131,7 +131,10 @@ def take_in_landing(ask: Ask, home: Path) -> TakenIn:
 
 def _arrivals(taken: TakenIn) -> dict[str, Any]:
     added = [{key: entry[key] for key in ("number", "source", "rows", "rejected")} for entry in taken.added]
-    found = {"added": added, "refused_files": taken.refused, "waiting": taken.waiting, "ignored": taken.ignored}
+    found = {
+        "added": added, "refused_files": taken.refused, "waiting": taken.waiting, "ignored": taken.ignored,
+        "left": taken.left,
+    }  # fmt: skip
     return {key: value for key, value in found.items() if value}
 
 

@@ -1,5 +1,7 @@
 """Chunks in the format of the output, and the output put together from them."""
 
+import csv
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,11 +11,13 @@ import pandas as pd
 
 from stillhouse.errors import UserError
 from stillhouse.files import flush
+from stillhouse.json_values import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_OTHER_FORMAT = "Write .csv or .jsonl instead"
 
 
 def check_output(output: Path, source: Path) -> str:
@@ -45,15 +49,20 @@ class ChunkWriter:
 
             try:
                 table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-            except pa.ArrowException as error:
-                raise _mixed(rows_before, error) from None
-            self._join(table.schema, rows_before)
-            pq.write_table(table, path, compression="zstd")
+                self._join(table.schema, rows_before)
+                pq.write_table(table, path, compression="zstd")
+            except (pa.ArrowException, OverflowError) as error:  # an empty object, an integer of more than 64 bits
+                raise UserError(f"Parquet cannot hold these rows: {_first_line(error)}", _OTHER_FORMAT) from None
         elif self.suffix == ".jsonl":
-            frame.to_json(path, orient="records", lines=True, force_ascii=False, double_precision=15)
+            with path.open("w", encoding="utf-8") as file:
+                for row in frame.to_dict("records"):
+                    file.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
         else:
             separator = "\t" if self.suffix == ".tsv" else ","
-            frame.to_csv(path, sep=separator, index=False, header=not rows_before)
+            # pandas does not quote a lone return, which every reader takes for the end of a row
+            returns = any(isinstance(cell, str) and "\r" in cell for name in frame for cell in frame[name])
+            quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
+            frame.to_csv(path, sep=separator, index=False, header=not rows_before, quoting=quoting)
         flush(path)
 
     def _join(self, schema: "pa.Schema", rows_before: int) -> None:
@@ -63,7 +72,8 @@ class ChunkWriter:
             known = [schema] if self.schema is None else [self.schema, schema]
             self.schema = pa.unify_schemas(known, promote_options="permissive")
         except pa.ArrowException as error:
-            raise _mixed(rows_before, error) from None
+            where = f"a column changes its type after row {rows_before:,}"
+            raise UserError(f"{where}: {_first_line(error)}", _OTHER_FORMAT) from None
 
 
 def assemble(chunks: list[Path], schema: Any, part: Path) -> None:
@@ -83,7 +93,10 @@ def assemble(chunks: list[Path], schema: Any, part: Path) -> None:
     schema = pa.schema([f.with_type(pa.string()) if pa.types.is_null(f.type) else f for f in schema])
     with pq.ParquetWriter(part, schema, compression="zstd") as writer:
         for chunk in chunks:
-            writer.write_table(pq.read_table(chunk).cast(schema))
+            try:
+                writer.write_table(pq.read_table(chunk).cast(schema))
+            except pa.ArrowInvalid as error:  # an integer too large for the floats of another chunk
+                raise UserError(f"Parquet cannot hold these rows: {_first_line(error)}", _OTHER_FORMAT) from None
     flush(part)
 
 
@@ -93,6 +106,5 @@ def _schema_of(path: Path) -> "pa.Schema":
     return pq.read_schema(path)
 
 
-def _mixed(rows_before: int, error: Exception) -> UserError:
-    first = str(error).splitlines()[0]
-    return UserError(f"a column changes its type after row {rows_before:,}: {first}", "Write .csv or .jsonl instead")
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -9,6 +9,7 @@ import pandas as pd
 
 from stillhouse.batch.settings import Model, Settings
 from stillhouse.batch.smoothing import Smoother
+from stillhouse.data._clean import as_text
 from stillhouse.keys import digest
 from stillhouse.prediction_log import DAY_SECONDS
 from stillhouse.scorer import Scorer
@@ -52,7 +53,7 @@ def log_rows(
     texts = frame[settings.text]
     logged: dict[str, Any] = {
         "time": _times(frame[settings.time], now) if settings.time else np.full(len(frame), now),
-        "id": frame[settings.id or ID].astype(str), "version": model.version,
+        "id": _strings(frame[settings.id or ID]), "version": model.version,
         "text": texts if settings.keep_texts else None,
         "topic": _strings(frame[settings.topic]) if settings.topic else None,
     }  # fmt: skip
@@ -69,8 +70,6 @@ def log_rows(
 
 def _times(column: Any, now: float) -> np.ndarray:
     """Epoch seconds; `now` where a cell is no time, lies before 1970 or more than a day ahead (as 9999-12-31 does)."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
     seconds = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
     words = np.isnan(seconds)
     seconds[words] = [_seconds(cell) for cell in column[words]]
@@ -85,8 +84,8 @@ def _seconds(cell: Any) -> float:
         return float("nan")
 
 
-def _strings(column: Any) -> Any:
-    return column.astype(object).where(column.notna(), None).map(str, na_action="ignore")
+def _strings(column: Any) -> list[str | None]:
+    return [as_text(cell) for cell in column]
 
 
 def _kinds(entities: str) -> str:

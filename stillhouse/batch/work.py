@@ -5,8 +5,10 @@ which chunks count. A chunk that it does not name is written again. Gone when th
 """
 
 import contextlib
+import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,10 @@ class Work:
 
     def remove(self) -> None:
         """Whole at once: half a work directory must not look like work."""
-        gone = self.directory.with_name(f"{self.directory.name}.done.{os.getpid()}")
+        gone = tempfile.mkdtemp(prefix=f"{self.directory.name}.done.", dir=self.directory.parent)
         os.replace(self.directory, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        for path in self.directory.parent.glob(f"{glob.escape(self.directory.name)}.done.*"):  # and what a kill left
+            shutil.rmtree(path, ignore_errors=True)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -62,6 +62,6 @@ def as_number(value: Any) -> float | None:
     """A finite number, or None."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer of 400 digits
         return None
     return number if math.isfinite(number) else None

@@ -29,6 +29,8 @@ ROW, SPOILED = "\0row", "\0spoiled"
 _LONGEST_FIELD = 1 << 24
 _LONGEST_ROW = 2_000
 """Lines of one CSV row; more means a quotation mark that nobody closed."""
+_DEEPEST = 100
+"""Levels of a JSON object; what is deeper is no row, and deeper still no JSON library writes it again."""
 
 
 @dataclass(frozen=True)
@@ -189,16 +191,17 @@ def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> 
             record = json.loads(line)
         except (ValueError, RecursionError):
             record = None
-        if not isinstance(record, dict):
-            if layout.keep_all or (read == 0 and not layout.marked):
-                raise UserError(f"{path}, line {number} is not a JSON object", "Write one JSON object on each line")
+        if isinstance(record, dict) and not _is_too_deep(record, line):
+            read += 1
+            names.update(dict.fromkeys(record))
+            pending.append({**record, ROW: number} if layout.marked else record)
+        elif layout.keep_all or (read == 0 and not layout.marked):
+            what = "is nested too deeply" if isinstance(record, dict) else "is not a JSON object"
+            raise UserError(f"{path}, line {number} {what}", "Write one JSON object on each line")
+        else:
             counts["malformed"] += 1
             if layout.marked:
                 pending.append({ROW: number, SPOILED: line.rstrip("\n")})
-            continue
-        read += 1
-        names.update(dict.fromkeys(record))
-        pending.append({**record, ROW: number} if layout.marked else record)
         if len(pending) == rows:
             yield {name: [record.get(name) for record in pending] for name in names}
             pending = []
@@ -206,6 +209,16 @@ def _json_lines(path: Path, layout: Layout, counts: Counter[str], rows: int) -> 
         what = "has no line that is a JSON object" if counts["malformed"] else "is empty"
         raise UserError(f"{path} {what}", "Write one JSON object on each line")
     yield {name: [record.get(name) for record in pending] for name in names}
+
+
+def _is_too_deep(record: dict[str, Any], line: str) -> bool:
+    if line.count("{") + line.count("[") <= _DEEPEST:
+        return False
+    level: list[Any] = [record]
+    for _ in range(_DEEPEST):
+        inner = chain.from_iterable(one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for value in inner if isinstance(value, dict | list)]
+    return bool(level)
 
 
 def _field_names(path: Path) -> dict[str, None]:
@@ -238,6 +251,11 @@ def _parquet(path: Path, rows: int) -> Iterator[Batch]:
         empty = iter([{name: [] for name in names}])
         try:
             yield from chain((batch.to_pydict() for batch in file.iter_batches(batch_size=rows)), empty)
-        except (pa.ArrowException, OSError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            OverflowError,
+        ) as error:  # also text that is no UTF-8, far dates
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{path} is damaged: {reason}", "Write it again") from None

@@ -15,7 +15,8 @@ from stillhouse.errors import UserError, nearest
 def iter_rows(path: Path, text: str, chunk: int = 10_000, layout: Layout | None = None) -> Iterator[pd.DataFrame]:
     """The rows of a CSV, TSV, JSONL or Parquet file in their order, up to `chunk` at a time, none left out.
 
-    Every frame has the column `text` as strings (`""` where it is missing) and all other columns as they are.
+    Every frame has the column `text` as strings (`""` where it is missing) and all other columns as they are, each
+    cell an object of Python: a gap would make floats of a column of integers.
     """
     chosen = layout or Layout(keep_all=True)
     batches = table_batches(path, chosen, Counter(), chunk)
@@ -25,4 +26,4 @@ def iter_rows(path: Path, text: str, chunk: int = 10_000, layout: Layout | None 
     for batch in chain([first], batches):
         if batch[text] or batch is first:
             cells = {name: [storable(v) if isinstance(v, str) else v for v in column] for name, column in batch.items()}
-            yield pd.DataFrame({**cells, text: [as_text(value) or "" for value in cells[text]]})
+            yield pd.DataFrame({**cells, text: [as_text(value) or "" for value in cells[text]]}, dtype=object)

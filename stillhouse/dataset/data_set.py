@@ -5,8 +5,9 @@ Layout under `HOME/data/NAME`: `dataset.json` (what there is; written last, so i
 came through the landing place). A version of the data set is the number of its newest epoch.
 """
 
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,13 @@ class DataSet:
         found = [e for e in [*manifest["refused"], *manifest["epochs"]] if e["source_sha256"] == sha256]
         return max(found, key=lambda entry: entry["rows"] if "number" in entry else -1, default=None)
 
+    def set_aside(self, sha256: str) -> set[int]:
+        """Numbers of the rows of a file with this content of which nothing was used yet."""
+        entry = [entry for entry in self.manifest()["epochs"] if entry["source_sha256"] == sha256][-1]
+        if not entry["rejected_file"]:
+            return set()
+        return {row["row"] for row in read_rejected(self.root / entry["rejected_file"])}
+
     def next_number(self) -> int:
         return max((entry["number"] for entry in self.manifest()["epochs"]), default=0) + 1
 
@@ -110,6 +118,16 @@ class DataSet:
         path = self.root / "joined" / f"{entries[0]['number']:04d}-{entries[-1]['number']:04d}.parquet"
         write_parquet(path, whole)
         return path
+
+
+def read_rejected(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file of what was set aside."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__})", "Bring back a copy of it") from None
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

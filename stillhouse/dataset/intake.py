@@ -36,15 +36,20 @@ def add_file(
 ) -> Added:
     """Add the rows of the file at `path`, called `source`; raises `UserError` for a file that cannot be read at all.
 
-    `again`: judge a file anew of which no row could be used; the columns or labels asked for may be others now.
+    `again`: judge the rows of a known file anew that could not be used; the columns or labels asked for may be others
+    now.
     """
     with data_set.lock():
         before = path.stat()
         sha256 = file_digest(path)
         known = data_set.known(sha256)
-        if known is not None and not (again and not known.get("rows")):
+        only = data_set.set_aside(sha256) if known is not None and known.get("rows") else None
+        if known is not None and not (again and only != set()):
             return {**known, "known": True}
-        entry = _add(data_set, path, schema, wanted, source or path.name, sha256)
+        entry = _add(data_set, path, schema, wanted, source or path.name, sha256, only)
+        if known is not None and only is not None and not entry["rows"]:
+            (data_set.root / entry["rejected_file"]).unlink()
+            return {**known, "known": True}
         after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             raise Unfinished(f"{path} changed while it was read", "Wait until it is complete, then add it again")
@@ -62,13 +67,19 @@ def refuse(data_set: DataSet, sha256: str, source: str, reason: str) -> None:
             data_set.commit(entry)
 
 
-def _add(data_set: DataSet, path: Path, schema: Schema, wanted: Columns, source: str, sha256: str) -> Entry:
+def _add(
+    data_set: DataSet, path: Path, schema: Schema, wanted: Columns, source: str, sha256: str, only: set[int] | None
+) -> Entry:  # fmt: skip
+    """Write the files of the next epoch and describe it; `only`: these rows of the file, by number."""
     batches = table_batches(path, Layout(marked=True), Counter())
     first = next(batches, {})
     columns = find_columns(first, schema, wanted, source)
     number, kind = data_set.next_number(), "rows" if columns.text else "labels"
     with Spool(data_set.root, number, source) as spool:
-        judged = (list(judge(batch, schema, columns)) for batch in chain([first], batches))
+        judged = (
+            [row for row in judge(batch, schema, columns) if only is None or row.row in only]
+            for batch in chain([first], batches)
+        )
         for rows in judged if kind == "rows" else _joined(data_set, judged, schema, sha256):
             spool.add(rows)
         reached(data_set.home, "data.before-files", name=data_set.name)

@@ -1,6 +1,6 @@
 """Which rows of a new file a model in use can learn from, and why not the others: one verdict for each row."""
 
-import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from stillhouse.data._clean import Form, as_label, as_number, as_text, clean_text, storable
 from stillhouse.data._tables import ROW, SPOILED, Batch
 from stillhouse.errors import UserError, nearest
+from stillhouse.json_values import plain
 
 REASONS = {
     "malformed": "the row could not be read",
@@ -27,6 +28,8 @@ LONGEST_TEXT = 100_000
 """Characters; longer is a file that was split wrongly, not a text."""
 GARBAGE_SHARE = 0.3
 """Of unprintable and replacement characters, white space aside."""
+_JOINERS = re.compile("[\u200c\u200d]")
+"""Zero-width, and part of emoji and of several scripts."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def judge(batch: Batch, schema: Schema, columns: Columns) -> Iterator[Judged]:
     for position, number in enumerate(batch[ROW]):
         spoiled = batch[SPOILED][position] if SPOILED in batch else None
         if spoiled is not None:
-            yield Judged(number, "malformed", None, None, None, {"unreadable": _plain(spoiled)})
+            yield Judged(number, "malformed", None, None, None, {"unreadable": plain(spoiled)})
             continue
         row = {name: batch[name][position] for name in names}
         text, label, reason = _verdict(row, schema, columns)
@@ -107,7 +110,7 @@ def judge(batch: Batch, schema: Schema, columns: Columns) -> Iterator[Judged]:
         if columns.text is None and not reason and not (identity or "").strip():
             reason = "no_id"
         kept = row if reason else {name: value for name, value in row.items() if name not in own}
-        yield Judged(number, reason, text, label, _stored(identity), {name: _plain(kept[name]) for name in kept})
+        yield Judged(number, reason, text, label, _stored(identity), {name: plain(kept[name]) for name in kept})
 
 
 def _verdict(row: dict[str, Any], schema: Schema, columns: Columns) -> tuple[str | None, str | None, str]:
@@ -144,21 +147,10 @@ def judge_text(raw: str, form: Form) -> tuple[str | None, str]:
 
 
 def _is_garbage(text: str) -> bool:
-    solid = "".join(text.split())
+    solid = _JOINERS.sub("", "".join(text.split()))
     wrong = sum(not character.isprintable() or character == "\ufffd" for character in solid)
     return wrong > GARBAGE_SHARE * len(solid)
 
 
 def _stored(text: str | None) -> str | None:
     return text if text is None else storable(text)
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON can say it, for the file of what was set aside."""
-    if isinstance(value, str):
-        return storable(value)
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, dict):
-        return {storable(str(name)): _plain(item) for name, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else storable(str(value))

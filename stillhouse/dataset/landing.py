@@ -5,6 +5,7 @@ underscore, or end as an unfinished transfer does, are not looked at: who writes
 renames. An object store shows an object only when it is whole.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from stillhouse.data._tables import SUFFIXES
 from stillhouse.errors import UserError
+from stillhouse.files import flush
 
 SETTLE_SECONDS = 2.0
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart", "~")
@@ -36,6 +38,7 @@ class Arrival:
     """What changes while it is written."""
     modified: float | None
     """Epoch seconds, if the place says them."""
+    link: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,15 @@ class Landed:
     """Names of files that are still being written."""
     ignored: list[str]
     """Names of files of no known format."""
+    links: list[str]
+    """Names of symbolic links: what they point to belongs elsewhere."""
 
 
 def look(landing: str | Path, sleep: Callable[[float], None] = time.sleep) -> Landed:
     """What lies in `landing`, sorted by name; a place that is not there yet is empty."""
     place = str(landing)
-    found = _list(place)
+    listed = _list(place)
+    found = [one for one in listed if not one.link]
     known = [one for one in found if Path(one.name).suffix.lower() in SUFFIXES]
     young = {one.address for one in known if not _settled(one)}
     if young:
@@ -61,6 +67,7 @@ def look(landing: str | Path, sleep: Callable[[float], None] = time.sleep) -> La
         [one for one in known if one.address not in young],
         [one.name for one in known if one.address in young],
         [one.name for one in found if one not in known],
+        [one.name for one in listed if one.link],
     )
 
 
@@ -94,15 +101,21 @@ def _list_local(root: Path) -> list[Arrival]:
         for name in names:
             path = Path(directory) / name
             try:
-                if path.is_symlink() or not path.is_file():
+                link = path.is_symlink()
+                if not link and not path.is_file():
                     continue
-                status = path.stat()
+                stamp, modified = stamp_of(path), path.lstat().st_mtime
             except OSError:
                 continue  # gone meanwhile: another process was faster
-            stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
-            relative = path.relative_to(root).as_posix()
-            found.append(Arrival(relative, str(path), True, stamp, status.st_mtime))
+            relative = os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace")
+            found.append(Arrival(relative, str(path), True, stamp, modified, link))
     return found
+
+
+def stamp_of(path: Path) -> tuple[int, int, int]:
+    """What changes when a file of this machine is written or replaced."""
+    status = path.lstat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _list_remote(place: str) -> list[Arrival]:
@@ -131,8 +144,13 @@ def _list_remote(place: str) -> list[Arrival]:
     return found
 
 
-def move(path: Path, target: Path) -> None:
-    """Move a file, also to another disk; a kill leaves it in one of both places, whole. An equal name is not lost."""
+def move(path: Path, target: Path) -> bool:
+    """Move a file, also to another disk; a kill leaves it in one of both places, whole. An equal name is not lost.
+
+    False, and nothing is done, where the file cannot be taken away.
+    """
+    if not os.access(path.parent, os.W_OK):
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     chosen, count = target, 1
     while chosen.exists():
@@ -141,9 +159,16 @@ def move(path: Path, target: Path) -> None:
     try:
         os.replace(path, chosen)
     except FileNotFoundError:
-        return  # another process moved it
-    except OSError:  # another file system
+        pass  # another process moved it
+    except PermissionError:  # it is another user's
+        return False
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
         beside = chosen.with_name(f".{chosen.name}.{os.getpid()}")
         shutil.copy2(path, beside)
+        flush(beside)
         os.replace(beside, chosen)
+        flush(chosen.parent)
         path.unlink(missing_ok=True)
+    return True

@@ -6,7 +6,7 @@ from pathlib import Path
 from stillhouse.dataset.data_set import DataSet
 from stillhouse.dataset.intake import Added, Unfinished, add_file, refuse
 from stillhouse.dataset.judge import Columns, Schema
-from stillhouse.dataset.landing import Arrival, look, move
+from stillhouse.dataset.landing import Arrival, look, move, stamp_of
 from stillhouse.errors import UserError
 from stillhouse.events import reached
 from stillhouse.keys import file_digest
@@ -23,6 +23,8 @@ class TakenIn:
     """Name of a file that cannot be read at all → why."""
     waiting: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
+    """Name of another file that stays in its folder → why."""
 
     @property
     def rows(self) -> int:
@@ -34,6 +36,7 @@ def take_in(data_set: DataSet, landing: str | Path, schema: Schema) -> TakenIn:
     and are known by content. Two processes may do this at once: each file is added by one of them."""
     landed = look(landing)
     taken = TakenIn(waiting=landed.waiting, ignored=landed.ignored)
+    taken.left = dict.fromkeys(landed.links, "a symbolic link: put the file itself here")
     memo = DigestMemo(data_set.root / "seen.json")
     for arrival in landed.complete:
         try:
@@ -48,6 +51,11 @@ def take_in(data_set: DataSet, landing: str | Path, schema: Schema) -> TakenIn:
 def _take(data_set: DataSet, arrival: Arrival, schema: Schema, memo: DigestMemo, taken: TakenIn) -> None:
     if arrival.local:
         path = Path(arrival.address)
+        try:
+            path.open("rb").close()
+        except PermissionError:
+            taken.left[arrival.name] = "it cannot be read: permission denied"
+            return
     else:
         source = resolve_source(arrival.address, "data", Path.cwd(), {}, memo)
         if data_set.known(source.digest.partition(".")[0]) is not None:
@@ -58,20 +66,26 @@ def _take(data_set: DataSet, arrival: Arrival, schema: Schema, memo: DigestMemo,
     except Unfinished:
         taken.waiting.append(arrival.name)
         return
-    except UserError as error:
-        refuse(data_set, file_digest(path), arrival.name, str(error))
-        taken.refused[arrival.name] = str(error)
-        _put_away(data_set, arrival, path, "refused")
+    except (UserError, ValueError, OverflowError, RecursionError) as error:
+        if arrival.local and stamp_of(path) != arrival.stamp:
+            taken.waiting.append(arrival.name)
+            return
+        # The latter three: something in the file that no reader foresaw. It must not keep the other files out.
+        reason = str(error) if isinstance(error, UserError) else f"cannot be read: {type(error).__name__}: {error}"
+        refuse(data_set, file_digest(path), arrival.name, reason)
+        taken.refused[arrival.name] = reason
+        _put_away(data_set, arrival, path, "refused", taken)
         return
     if not added["known"]:
         taken.added.append(added)
-    _put_away(data_set, arrival, path, "received" if "number" in added else "refused")
+    _put_away(data_set, arrival, path, "received" if "number" in added else "refused", taken)
 
 
-def _put_away(data_set: DataSet, arrival: Arrival, path: Path, where: str) -> None:
+def _put_away(data_set: DataSet, arrival: Arrival, path: Path, where: str, taken: TakenIn) -> None:
     if not arrival.local:
         path.unlink(missing_ok=True)
         return
     reached(data_set.home, "data.before-move", name=data_set.name)
     with data_set.lock():  # two files of one name must not meet
-        move(path, data_set.root / where / Path(arrival.name).name)
+        if not move(path, data_set.root / where / Path(arrival.name).name):
+            taken.left[arrival.name] = "dealt with, and cannot be moved away"

@@ -1,11 +1,10 @@
 """Texts that came without a label: set aside, and on request something that only the teachers explain."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
 
-from stillhouse.dataset.data_set import DataSet, write_parquet
+from stillhouse.dataset.data_set import DataSet, read_rejected, write_parquet
 
 FEWEST = 100
 """Distinct texts; with fewer a preparation cannot split them, and a distillation would hardly notice."""
@@ -16,9 +15,8 @@ def unlabelled_texts(data_set: DataSet, until: int) -> list[str]:
     found: set[str] = set()
     for entry in data_set.manifest()["epochs"]:
         if entry["number"] <= until and entry["rejected"].get("no_label"):
-            with (data_set.root / entry["rejected_file"]).open(encoding="utf-8") as lines:
-                rows = (json.loads(line) for line in lines)
-                found.update(row["text"] for row in rows if row["reason"] == "no_label" and row["text"])
+            rows = read_rejected(data_set.root / entry["rejected_file"])
+            found.update(row["text"] for row in rows if row["reason"] == "no_label" and row["text"])
     return sorted(found)
 
 

@@ -5,9 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import stillhouse.batch.run as run
@@ -249,3 +252,48 @@ def test_times_are_true_or_now():
         "9999-12-31": NOW, "0001-01-01": NOW, "1767312000000": NOW, "-5": NOW, "1e300": NOW, "soon": NOW, "": NOW,
     }  # fmt: skip
     assert _times(pd.Series(list(cells)), NOW).tolist() == list(cells.values())
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_gap_makes_no_floats_of_ids(model, tmp_path, suffix):
+    ids = [1, None, 3, 2**53 + 1]
+    rows = [{"text": "the good crew", "key": key} for key in ids]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = tmp_path / f"out{suffix}"
+    batch(model, tmp_path / "in.jsonl", output, tmp_path, chunk_rows=2, id="key")
+    if suffix == ".csv":
+        assert pd.read_csv(output, dtype=str)["key"].fillna("").tolist() == ["1", "", "3", str(2**53 + 1)]
+    elif suffix == ".jsonl":
+        assert [json.loads(line)["key"] for line in output.read_text().splitlines()] == ids
+    else:
+        assert pq.read_table(output)["key"].to_pylist() == ids
+    assert PredictionLog(tmp_path, "tiny").read()["id"].fillna("").tolist() == ["1", "", "3", str(2**53 + 1)]
+
+
+def test_cells_of_every_kind_are_written_as_the_format_says_them(model, tmp_path):
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    kinds = {"text": ["a\rb", "fine"], "when": [moment, None], "some": [[1.5, float("nan")], []], "raw": [b"\xff", b""]}
+    pq.write_table(pa.table(kinds), tmp_path / "in.parquet")
+    batch(model, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["when"] for row in rows] == ["2026-01-02T03:04:05+00:00", None]
+    assert [row["some"] for row in rows] == [[1.5, None], []]
+    batch(model, tmp_path / "in.parquet", tmp_path / "out.csv", tmp_path, time="when")
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 2, "a lone return ends no row"
+    assert PredictionLog(tmp_path, "tiny").read()["time"].tolist()[0] == moment.timestamp()
+
+
+@pytest.mark.parametrize("cell", ["{}", "1" + "0" * 30])
+def test_what_parquet_cannot_hold_is_an_error_in_words(model, tmp_path, cell):
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "fine", "odd": {cell}}}\n')
+    with pytest.raises(UserError, match="Parquet cannot hold these rows"):
+        batch(model, tmp_path / "in.jsonl", tmp_path / "out.parquet")
+    batch(model, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text())["odd"] == json.loads(cell)
+
+
+def test_what_a_kill_left_of_a_finished_work_directory_is_swept(model, source, tmp_path):
+    left = tmp_path / ".out.csv.stillhouse.done.1"
+    (left / "chunk-000000.csv").mkdir(parents=True)
+    batch(model, source, tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "rows.csv"]

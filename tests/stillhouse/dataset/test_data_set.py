@@ -7,10 +7,14 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -312,3 +316,68 @@ def test_a_manifest_that_says_something_else_is_damaged(data_set, content):
     (data_set.root / "dataset.json").write_text(content)
     with pytest.raises(UserError, match="is damaged"):
         data_set.epochs()
+
+
+def test_a_file_that_nobody_can_read_does_not_keep_the_others_out(data_set, tmp_path, monkeypatch):
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0)
+    deep = '{"a":' * 800 + "1" + "}" * 800
+    lines = {
+        "deep": f'{{"text": "fine words", "label": "good"}}\n{{"text": {deep}, "label": "bad"}}\n',
+        "huge": f'{{"text": "more fine words", "label": "good", "sure": {"9" * 400}}}\n',
+    }
+    for name, content in lines.items():
+        (landing / f"{name}.jsonl").write_text(content)
+    (landing / os.fsdecode(b"odd\xff.csv")).write_text("text,label\nan odd name,bad\n")
+    good = pa.table({"text": ["of a table"], "label": ["good"]})
+    pq.write_table(good, landing / "table.parquet")
+    far = pa.array([2**62], pa.timestamp("us"))
+    pq.write_table(good.append_column("when", far), landing / "far.parquet")
+    wrong = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
+    pq.write_table(pa.table({"text": wrong, "label": ["good"]}), landing / "bytes.parquet")
+    (landing / "link.csv").symlink_to(landing / "deep.jsonl")
+    schema = replace(SCHEMA, confidence="sure", min_confidence=0.5)
+    taken = take_in(data_set, landing, schema)
+    assert {entry["source"]: entry["rows"] for entry in taken.added} == {
+        "deep.jsonl": 1, "huge.jsonl": 1, "odd\\xff.csv": 1, "table.parquet": 1
+    }  # fmt: skip
+    assert set(taken.refused) == {"far.parquet", "bytes.parquet"}
+    assert list(taken.left) == ["link.csv"]
+    assert [path.name for path in landing.iterdir()] == ["link.csv"]
+
+
+def test_what_cannot_be_moved_away_is_named_and_known(data_set, tmp_path, monkeypatch):
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    (landing / "a.csv").write_text("text,label\nhi there,good\n")
+    monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != landing and real(path, mode))
+    assert take_in(data_set, landing, SCHEMA).rows == 1
+    again = take_in(data_set, landing, SCHEMA)
+    assert (again.rows, list(again.left), list((data_set.root).glob("received/*"))) == (0, ["a.csv"], [])
+    monkeypatch.undo()
+    monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0)
+    take_in(data_set, landing, SCHEMA)
+    assert (list(landing.iterdir()), len(list(data_set.root.glob("received/*")))) == ([], 1)
+
+
+def test_rows_that_were_set_aside_can_be_added_later_and_only_they(data_set, tmp_path):
+    path = tmp_path / "week.csv"
+    path.write_text("text,label\nhi there,good\nso so,ugly\n,bad\n")
+    assert add_file(data_set, path, SCHEMA, ANY)["rows"] == 1
+    assert add_file(data_set, path, SCHEMA, ANY, again=True)["known"], "nothing more fits"
+    assert not (data_set.root / "rejected" / "0002.jsonl").exists()
+    added = add_file(data_set, path, replace(SCHEMA, grow=True), ANY, again=True)
+    assert (added["rows"], added["labels"], added["new_labels"]) == (1, {"ugly": 1}, ["ugly"])
+    assert epoch(data_set, 2)["text"].tolist() == ["so so"]
+    assert [row["reason"] for row in rejected(data_set, 2)] == ["no_text"]
+    assert add_file(data_set, path, replace(SCHEMA, grow=True), ANY, again=True)["known"]
+
+
+def test_a_family_of_emoji_is_a_text(data_set, tmp_path):
+    path = tmp_path / "week.csv"
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
+    path.write_text(f"text,label\n{family},good\n")
+    assert add_file(data_set, path, SCHEMA, ANY)["rows"] == 1
