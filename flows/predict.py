@@ -52,7 +52,7 @@ def predict_texts(model: "Model", texts: list[str], log_home: Path | None = None
         frame = pd.DataFrame({"text": texts, ID: row_ids(run, 0, len(texts))})
         columns = predicted_columns(scorer, texts, None, [])
         PredictionLog(log_home, model.name).append(
-            log_rows(frame, columns, model, Settings(), scorer, time.time()).assign(run=run), run
+            log_rows(frame, columns, model, Settings(), scorer).assign(run=run), run
         )
     return results
 

@@ -65,6 +65,12 @@ class PredictionLog:
         found = whole.to_pandas().sort_values("time", kind="stable", ignore_index=True)
         return found if columns is None else found[[name for name in columns if name in found.columns]]
 
+    def late(self, before: float, since: float) -> int:
+        """How many rows with times before `before` are in parts that were written from `since` on (epoch seconds)."""
+        parts = [path for path in self._days(before) if (written := _written(path)) is not None and written >= since]
+        tables = [_read(path, None, before, ["time"]) for path in parts]
+        return sum(table.num_rows for table in tables if table is not None)
+
     def add_labels(self, frame: pd.DataFrame, part: str) -> int:
         """Add true labels (columns `id`, `label`, and `time` if another than now); returns how many rows."""
         _check(part)
@@ -151,6 +157,13 @@ def _read(path: Path, start: float | None, end: float | None, columns: list[str]
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})", "Move it away; its rows are lost") from None
     return table if table.num_rows else None
+
+
+def _written(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # gone meanwhile
+        return None
 
 
 def _newest(path: Path) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 from stillhouse.errors import UserError, nearest
 from stillhouse.events import reached
 from stillhouse.files import flush, read_json, write_json
-from stillhouse.monitor.examine import Examination, Window, examine
+from stillhouse.monitor.examine import LOG_REFERENCE_ROWS, Examination, Window, examine
 from stillhouse.monitor.settings import DAY, HOUR, MonitorSettings
 from stillhouse.prediction_log import SCHEMA, PredictionLog
 from tasks.alerts import tell
@@ -26,9 +26,14 @@ from tasks.versions import find, read_models
 
 JUST_AFTER = 1e-3
 """Seconds: the end of a window lies behind its newest row."""
-NOTHING: dict[str, Any] = {"until": None, "told": {}, "surges": {}, "line": None, "pending": []}
+LEAST_SHARE = 0.1
+"""Of the new rows: a version that answered fewer of them, by a run that is pinned to it, is not the one to look at."""
+NOTHING: dict[str, Any] = {
+    "until": None, "read": None, "told": {}, "surges": {}, "line": None, "pending": [],
+}  # fmt: skip
 KINDS = {
-    "until": (int, float, type(None)), "told": dict, "surges": dict, "line": (str, type(None)), "pending": list,
+    "until": (int, float, type(None)), "read": (int, float, type(None)), "told": dict, "surges": dict,
+    "line": (str, type(None)), "pending": list,
 }  # fmt: skip
 DRIFT = ("input drift", "prediction drift")
 
@@ -107,14 +112,17 @@ def _run(
     seen = state["until"]
     start = seen if asked[0] is None else asked[0]
     columns = ["version"] if settings.topic in SCHEMA.names else _no_column(settings.topic)
+    began = time.time()
     new: Any = log.read(start, asked[1], columns=["time", *columns])
     line = _line(name, settings)
+    late = log.late(seen, state["read"]) if asked[0] is None and seen and state["read"] else 0
+    notes = [f"{late:,} rows came late, with times that were examined before: see --since"] if late else []
     if new.empty:
-        line["notes"] = ["no new rows in the prediction log" if seen else "the prediction log is empty"]
+        line["notes"] = [*notes, "no new rows in the prediction log" if seen else "the prediction log is empty"]
         return line
     end = float(new["time"].iloc[-1]) + JUST_AFTER  # however late `until` is: rows may still come
     start = float(new["time"].iloc[0]) if start is None else start
-    version = int(new["version"].dropna().iloc[-1]) if new["version"].notna().any() else 0
+    version = _version_in(new["version"])
     reference, bundle = reference_of(home, name, version)
     rows = _read(log, (min(start, end - settings.baseline_days * DAY), end), settings, reference.labels)
     others = int((new["version"] != version).sum())
@@ -123,10 +131,12 @@ def _run(
     repeated = seen is not None and end <= seen
     surges = state["surges"] if state.get("version") in (None, version) else {}
     surges = copy.deepcopy(surges) if repeated else surges
-    found = examine(rows, log.labels(), window, reference, embedder(bundle), settings, surges)
+    first = _first_rows(log, version, settings, reference.labels) if settings.reference == "log" else None
+    found = examine(rows, log.labels(), window, reference, embedder(bundle), settings, surges, first)
+    found.notes[:0] = notes
     _describe(line, found, window, version, others)
     if not repeated:
-        state |= {"until": end, "surges": surges, "version": version}
+        state |= {"until": end, "read": began, "surges": surges, "version": version}
         _decide(home, name, line, found, settings, state)
     line["recorded"] = not repeated
     if repeated:
@@ -136,6 +146,21 @@ def _run(
 
 def _no_column(column: str) -> list[str]:
     raise UserError(f'the prediction log has no column "{column}"', nearest(column, set(SCHEMA.names)))
+
+
+def _version_in(column: Any) -> int:
+    """The version that answered last, of those that answered at least a tenth of the rows; 0 where none is known."""
+    known = column.dropna().astype(int)
+    shares = known.value_counts(normalize=True)
+    return int(known[known.map(shares) >= LEAST_SHARE].iloc[-1]) if len(known) else 0
+
+
+def _first_rows(log: PredictionLog, version: int, settings: MonitorSettings, labels: list[str]) -> Any:
+    """The first rows of a version that the log still has, as `_read` gives them."""
+    all_rows: Any = log.read(columns=["time", "version"])
+    times = all_rows["time"][all_rows["version"] == version].head(LOG_REFERENCE_ROWS)
+    rows: Any = _read(log, (float(times.iloc[0]), float(times.iloc[-1]) + JUST_AFTER), settings, labels)
+    return rows[rows["version"] == version]
 
 
 def _read(log: PredictionLog, span: tuple[float, float], settings: MonitorSettings, labels: list[str]) -> Any:

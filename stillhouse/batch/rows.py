@@ -1,6 +1,7 @@
 """Predictions of some rows: the columns of the output, and the rows of the log."""
 
 import json
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,12 +48,15 @@ def row_ids(run: str, first: int, count: int) -> list[str]:
 
 
 def log_rows(
-    frame: pd.DataFrame, results: pd.DataFrame, model: Model, settings: Settings, scorer: Scorer, now: float
+    frame: pd.DataFrame, results: pd.DataFrame, model: Model, settings: Settings, scorer: Scorer
 ) -> pd.DataFrame:
-    """`results` as the prediction log has them; `frame` are the rows as they came (with `prediction_id` or an id)."""
+    """`results` as the prediction log has them; `frame` are the rows as they came (with `prediction_id` or an id).
+
+    Without times of their own they are of now, which should be just before they are logged: a monitor run that has seen
+    later ones passes them over.
+    """
     texts = frame[settings.text]
     logged: dict[str, Any] = {
-        "time": _times(frame[settings.time], now) if settings.time else np.full(len(frame), now),
         "id": _strings(frame[settings.id or ID]), "version": model.version,
         "text": texts if settings.keep_texts else None,
         "topic": _strings(frame[settings.topic]) if settings.topic else None,
@@ -65,6 +69,8 @@ def log_rows(
     if not settings.keep_texts:
         words = [text.split() for text in texts] if "entities" in results else list(texts)
         logged["embedding"] = list(scorer.embed(words).astype(np.float16))
+    now = time.time()
+    logged["time"] = _times(frame[settings.time], now) if settings.time else np.full(len(frame), now)
     return pd.DataFrame(logged)
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ class Batch:
         writer.write(pd.concat([kept, results], axis=1), path, first)
         self._reached("predict.chunk-written")
         if self.log is not None:
-            rows = log_rows(frame, results, self.model, settings, scorer, time.time())
+            rows = log_rows(frame, results, self.model, settings, scorer)
             self.log.append(rows, f"{self.run}-{path.stem}")
             self._reached("predict.chunk-logged")
 

@@ -21,7 +21,7 @@ class Settings:
     topic: str | None = None
     """Column with the topic, for the log; smoothing by a topic uses it too."""
     time: str | None = None
-    """Column with the time of a row (ISO 8601, UTC unless it names a zone, or epoch seconds); else when it is predicted."""
+    """Column with the time of a row (ISO 8601, UTC unless it names a zone, or epoch seconds); else its prediction."""
     chunk_rows: int = 10_000
     """Rows that are predicted, written and logged at a time: what a kill may cost, and what memory holds."""
     log: bool = True

@@ -58,11 +58,12 @@ class Window:
 
 def examine(
     log: pd.DataFrame, truth: pd.DataFrame, window: Window, reference: Reference, embed: Embed,
-    settings: MonitorSettings, surges: dict[str, Any],
+    settings: MonitorSettings, surges: dict[str, Any], first: pd.DataFrame | None = None,
 ) -> Examination:  # fmt: skip
     """Examine `log` (rows of one version before `window.end`, by time); `truth` (`id`, `label`) came later.
 
-    `surges` is the state of `stillhouse.monitor.watch`, read and changed.
+    `surges` is the state of `stillhouse.monitor.watch`, read and changed. `first`: the version's first rows, to compare
+    with in place of the release's; they do not slide with `log`.
     """
     times = log["time"].to_numpy()
     new: Any = log[times >= window.start]
@@ -71,8 +72,9 @@ def examine(
     tested = new if len(new) >= settings.sample_rows else log.tail(settings.sample_rows)
     level = share_of(settings.false_alarm_rate, FAMILIES)
     against = reference
-    if settings.reference == "log":
-        against = _from_log(log.head(max(0, len(log) - len(tested))), reference.labels, embed, settings)
+    if first is not None:
+        before: Any = first[first["time"] < tested["time"].min()] if len(tested) else first
+        against = _from_log(before, reference.labels, embed, settings)
     if len(new) and len(tested) >= settings.min_rows:
         _drift(tested, against, embed, (settings, level), found)
         _estimate(tested, reference, found)

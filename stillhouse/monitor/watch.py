@@ -95,6 +95,10 @@ def watch(before: Counts, new: Counts, state: dict[str, Any], settings: SurgeSet
             continue
         found.tested += 1
         _window(before, new, (index, int(window)), np.flatnonzero(earlier), (state, settings, found))
+    if len(new.windows):
+        forget = new.windows[-1] - max(settings.baseline, settings.cool_down) / settings.window
+        for key in [key for key, surge in state.items() if surge["from"] < forget]:
+            del state[key]
     return found
 
 
@@ -112,95 +116,137 @@ def _window(
     for label in new.hits:
         hits = new.hits[label][index]
         known, known_hits = _without_surges(before, earlier, label, state, settings)
+        if (known.sum(axis=1) > 0).sum() < settings.min_windows:  # a new level is still young
+            continue
         baseline = learn_baseline(known, known_hits)
-        judge = _Judge(new.topics, label, window, state, settings, found, level)
-        calm = np.ones(len(rows), dtype=bool)
-        for topic in topics:
-            p = topic_p(baseline, topic, int(rows[topic]), int(hits[topic]))
-            told = judge(new.topics[topic], int(rows[topic]), int(hits[topic]), float(baseline.expected[topic]), p)
-            calm[topic] = not told
-        if rows[calm].sum() >= MIN_ROWS:
-            p, mean = overall_p(baseline, np.where(calm, rows, 0), int(hits[calm].sum()))
-            if judge(OVERALL, int(rows[calm].sum()), int(hits[calm].sum()), mean, p) == "alert":
-                judge.hold(_drivers(baseline, rows, hits, topics, settings))
+        judge = _Judge(label, window, state, settings, found, level)
+        calm = np.array([not judge.is_cooling(name) for name in new.topics])
+        seen = {topic: _seen_in(baseline, new.topics, topic, rows, hits) for topic in topics}
+        kinds = {topic: judge.kind(one) for topic, one in seen.items()}
+        for topic, kind in kinds.items():
+            calm[topic] &= kind != "new level"
+        together = list(kinds.values()).count("alert") > 1  # what rises everywhere is told once, with its topics
+        told = _overall(judge, baseline, (rows, hits), calm, seen) if together else []
+        for topic, one in seen.items():
+            if topic not in told and judge(one):
+                calm[topic] = False
+        if not together:
+            _overall(judge, baseline, (rows, hits), calm, seen)
+
+
+def _seen_in(
+    baseline: Baseline, topics: list[str], topic: int, rows: NDArray[np.int64], hits: NDArray[np.int64]
+) -> "_Seen":
+    p = topic_p(baseline, topic, int(rows[topic]), int(hits[topic]))
+    return _Seen(topics[topic], int(rows[topic]), int(hits[topic]), float(baseline.expected[topic]), p)
+
+
+def _overall(
+    judge: "_Judge", baseline: Baseline, counts: tuple[NDArray[np.int64], NDArray[np.int64]], calm: NDArray[np.bool_],
+    seen: dict[int, "_Seen"],
+) -> list[int]:  # fmt: skip
+    """Judge all calm topics together; where they rose, those of `seen` that rose with the whole: told with it, not once
+    more on their own in this window or the next."""
+    rows, hits = (np.where(calm, counted, 0) for counted in counts)
+    if rows.sum() < MIN_ROWS:
+        return []
+    p, mean = overall_p(baseline, rows, int(hits.sum()))
+    if judge(_Seen(OVERALL, int(rows.sum()), int(hits.sum()), mean, p)) != "alert":
+        return []
+    drivers = [topic for topic, one in seen.items() if calm[topic] and judge.is_up(one)]
+    judge.hold([seen[topic].topic for topic in drivers])
+    return drivers
 
 
 def _without_surges(
     before: Counts, earlier: NDArray[np.int64], label: str, state: dict[str, Any], settings: SurgeSettings
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows and hits of the earlier windows, those of told surges and those before a new level left out."""
-    rows, hits = before.rows[earlier].copy(), before.hits[label][earlier].copy()
-    times = before.windows[earlier]
+    times, topics = before.windows[earlier], np.arange(len(before.topics))
+    surges = np.zeros((len(times), len(topics)), dtype=bool)
+    old_level = surges.copy()
     for key, surge in state.items():
         topic, of = key.rsplit("\t", 1)
         if of != label or (topic != OVERALL and topic not in before.topics):
             continue
-        columns = slice(None) if topic == OVERALL else [before.topics.index(topic)]
-        out = np.isin(times, np.asarray(surge["windows"], dtype=np.int64))
-        out |= times < surge.get("level_from", 0)
-        rows[np.ix_(out, np.arange(rows.shape[1])[columns])] = 0
-        hits[np.ix_(out, np.arange(rows.shape[1])[columns])] = 0
-    if rows.sum() < before.rows[earlier].sum() / 4:  # nearly all of it was one long surge: that is the level now
-        return before.rows[earlier], before.hits[label][earlier]
-    return rows, hits
+        columns = topics if topic == OVERALL else topics[[before.topics.index(topic)]]
+        surges[np.ix_(np.isin(times, np.asarray(surge["windows"], dtype=np.int64)), columns)] = True
+        old_level[np.ix_(times < surge.get("level_from", 0), columns)] = True
+    out = surges | old_level
+    whole = before.rows[earlier]
+    if whole[~out].sum() < whole[~old_level].sum() / 4:  # nearly all of it was one long surge: that is the level now
+        out = old_level
+    return np.where(out, 0, whole), np.where(out, 0, before.hits[label][earlier])
 
 
-def _drivers(
-    baseline: Baseline, rows: NDArray[np.int64], hits: NDArray[np.int64], topics: list[int], settings: SurgeSettings
-) -> list[int]:
-    """Topics that rose with the whole: told with it, not once more on their own in the next window."""
-    return [
-        topic
-        for topic in topics
-        if hits[topic] / rows[topic] - baseline.expected[topic] >= settings.min_rise / 2
-        and topic_p(baseline, topic, int(rows[topic]), int(hits[topic])) < STILL_UP
-    ]
+@dataclass(frozen=True)
+class _Seen:
+    """One topic, or all together, in a window: `count` of `rows` have the label, a share `expected` was to be."""
+
+    topic: str
+    rows: int
+    count: int
+    expected: float
+    p: float
+
+    @property
+    def rise(self) -> float:
+        return self.count / self.rows - self.expected
 
 
 class _Judge:
     """Decides what a p-value means beside what was told before; one for a label in a window."""
 
     def __init__(
-        self, topics: list[str], label: str, window: int, state: dict[str, Any], settings: SurgeSettings, found: Found,
-        level: float,
-    ) -> None:  # fmt: skip
-        self.topics, self.label, self.window, self.level = topics, label, window, level
+        self, label: str, window: int, state: dict[str, Any], settings: SurgeSettings, found: Found, level: float
+    ) -> None:
+        self.label, self.window, self.level = label, window, level
         self.state, self.settings, self.found = state, settings, found
 
-    def __call__(self, topic: str, rows: int, hits: int, expected: float, p: float) -> str:
-        """ "" (calm), "held" (told before, within its cool-down) or "alert"."""
-        settings, key = self.settings, f"{topic}\t{self.label}"
-        rise = hits / rows - expected
-        fires = p <= self.level and hits >= settings.min_count and rise >= settings.min_rise
-        known = self.state.get(key)
-        cooling = known is not None and (self.window - known["from"]) * settings.window < settings.cool_down
-        up = p < STILL_UP and rise >= settings.min_rise / 2
-        entry = {
-            "topic": topic, "label": self.label, "time": self.window * settings.window, "rows": rows, "count": hits,
-            "share": hits / rows, "expected": expected, "p_value": p, "level": self.level,
-        }  # fmt: skip
-        if known is not None and cooling:
-            known["seen"] += 1
-            if up:
-                self._remember(known)
-                self.found.table.append({**entry, "state": "going on"})
-            return "held"
-        if known is not None and up and len(known["windows"]) > known["seen"] / 2 + 1:
-            self.state[key] = {"from": known["from"], "level_from": known["from"], "windows": [], "seen": 0}
-            self.found.table.append({**entry, "state": "new level"})
-            return "held"
-        if not fires:
-            return ""
-        self._begin(key)
-        self.found.table.append({**entry, "state": "alert"})
-        self.found.alerts.append({**entry, "with": []})
-        return "alert"
+    def is_cooling(self, topic: str) -> bool:
+        known = self.state.get(f"{topic}\t{self.label}")
+        return known is not None and (self.window - known["from"]) * self.settings.window < self.settings.cool_down
 
-    def hold(self, topics: list[int]) -> None:
+    def is_up(self, seen: _Seen) -> bool:
+        return seen.p < STILL_UP and seen.rise >= self.settings.min_rise / 2
+
+    def kind(self, seen: _Seen) -> str:
+        """ "" (calm), "cooling" (told before, within its cool-down), "new level" (it stayed that long) or "alert"."""
+        known = self.state.get(f"{seen.topic}\t{self.label}")
+        if self.is_cooling(seen.topic):
+            return "cooling"
+        if known is not None and self.is_up(seen) and len(known["windows"]) > known["seen"] / 2 + 1:
+            return "new level"
+        fires = seen.p <= self.level and seen.count >= self.settings.min_count and seen.rise >= self.settings.min_rise
+        return "alert" if fires else ""
+
+    def __call__(self, seen: _Seen) -> str:
+        """The kind of what was seen, remembered and recorded."""
+        key, kind = f"{seen.topic}\t{self.label}", self.kind(seen)
+        entry = {
+            "topic": seen.topic, "label": self.label, "time": self.window * self.settings.window, "rows": seen.rows,
+            "count": seen.count, "share": seen.count / seen.rows, "expected": seen.expected, "p_value": seen.p,
+            "level": self.level,
+        }  # fmt: skip
+        if kind == "cooling":
+            self.state[key]["seen"] += 1
+            if self.is_up(seen):
+                self._remember(self.state[key])
+                self.found.table.append({**entry, "state": "going on"})
+        elif kind == "new level":
+            begun = self.state[key]["from"]
+            self.state[key] = {"from": begun, "level_from": begun, "windows": [], "seen": 0}
+            self.found.table.append({**entry, "state": "new level"})
+        elif kind == "alert":
+            self._begin(key)
+            self.found.table.append({**entry, "state": "alert"})
+            self.found.alerts.append({**entry, "with": []})
+        return kind
+
+    def hold(self, topics: list[str]) -> None:
         """Name these topics in the alert just made, and count them as told."""
-        names = [self.topics[topic] for topic in topics]
-        self.found.alerts[-1]["with"] = names
-        for name in names:
+        self.found.alerts[-1]["with"] = topics
+        for name in topics:
             self._begin(f"{name}\t{self.label}")
 
     def _begin(self, key: str) -> None:

@@ -203,3 +203,34 @@ def test_a_label_that_the_model_does_not_have_cannot_surge(two_versions):
     PredictionLog(two_versions, "opinions").append(rows(0, 12), "one")
     with pytest.raises(UserError, match='no label "negativ"'):
         monitor_model(two_versions, "opinions", LOG.model_copy(update={"surge_labels": ("negativ",)}))
+
+
+def test_one_late_answer_of_another_version_hides_nothing(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 20), "one")
+    log.append(rows(20, 21, version=1).tail(1), "stray")
+    line = monitor_model(two_versions, "opinions", LOG)
+    assert (line["version"], line["rows"], line["other_versions"]) == (2, 600, 1)
+
+
+def test_rows_that_come_late_are_said(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    log.append(rows(0, 20), "one")
+    monitor_model(two_versions, "opinions", LOG)
+    assert not any("came late" in note for note in history(two_versions)[0]["notes"])
+    log.append(rows(10, 12, seed=1), "late")
+    note = "60 rows came late, with times that were examined before: see --since"
+    assert note in monitor_model(two_versions, "opinions", LOG)["notes"]
+    log.append(rows(20, 21), "two")
+    assert note in monitor_model(two_versions, "opinions", LOG)["notes"]
+    log.append(rows(21, 22), "three")
+    assert note not in monitor_model(two_versions, "opinions", LOG)["notes"]
+
+
+def test_the_log_as_reference_does_not_slide_along(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    settings = LOG.model_copy(update={"baseline_days": 1.0, "surge_labels": ("negative",), "min_change": 0.3})
+    for day in range(4):  # slowly: nothing of it can be seen from one day to the next
+        log.append(rows(24 * day, 24 * day + 24, shares=(0.1 + 0.2 * day, 0.1)), f"day-{day}")
+        line = monitor_model(two_versions, "opinions", settings)
+    assert "drift" in line["alarms"]

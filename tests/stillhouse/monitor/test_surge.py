@@ -154,3 +154,26 @@ def test_few_rows_few_windows_and_small_rises_are_no_alarm():
     assert alerts(run(frame, {}, SurgeSettings(window=HOUR, min_count=1000))) == []
     assert alerts(run(frame, {}, SurgeSettings(window=HOUR, min_rise=0.7))) == []
     assert alerts(run(frame, {}, SurgeSettings(window=HOUR))) == [("bags", 20)]
+
+
+def test_a_shift_that_stays_is_told_once_however_short_the_new_level_still_is():
+    frame = surge(stream(400, {"bags": 0.3}), "bags", 300, 100, 0.5)
+    assert alerts(run(frame, {}, SurgeSettings(window=HOUR, cool_down=12 * HOUR))) == [(OVERALL, 300)]
+
+
+def test_a_strong_rise_everywhere_is_one_alert_too():
+    settings = SurgeSettings(window=HOUR)
+    frame = stream(72, {f"t{i}": 0.2 for i in range(6)}, per=60)
+    for i in range(6):
+        frame = surge(frame, f"t{i}", 40, 3, 0.6, seed=i)
+    (found,) = [alert for f in run(frame, {}, settings, step=HOUR) for alert in f.alerts]
+    assert found["topic"] == OVERALL and len(found["with"]) == 6
+
+
+def test_what_was_told_long_ago_is_forgotten():
+    settings = SurgeSettings(window=HOUR, baseline=48 * HOUR, cool_down=12 * HOUR)
+    state = {}
+    run(surge(stream(60, TOPICS), "bags", 40, 2, 0.7), state, settings)
+    assert list(state) == ["bags\tbad"]
+    run(stream(140, TOPICS), state, settings, start=60 * HOUR)
+    assert state == {}
