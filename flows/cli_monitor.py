@@ -16,7 +16,7 @@ def add_commands(app: typer.Typer) -> None:
 def monitor(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")],
     since: Annotated[
-        str, typer.Option(metavar="WHEN", help="7d, 12h, 30m ago or a local time [where the last run ended].")
+        str, typer.Option(metavar="WHEN", help="7d, 12h, 30m ago or a local time [what came since the last run].")
     ] = "",
     until: Annotated[str, typer.Option(metavar="WHEN", help="The same [the newest row].")] = "",
     topic: Annotated[str | None, typer.Option(metavar="COL", help="Column with the topic [topic].")] = None,
@@ -59,12 +59,13 @@ def monitor(
 
 
 def _run(home: Any, name: str, since: str, until: str, settings: dict[str, Any]) -> dict[str, Any]:
+    from flows.monitoring import made, run_monitor
+
+    made(settings)
     if has_server():
         from flows.monitor import monitor_with_prefect
 
         return monitor_with_prefect(name, since, until, settings)
-    from flows.monitoring import run_monitor
-
     return run_monitor(home, name, since, until, settings)
 
 

@@ -25,7 +25,7 @@ DEFAULT = MonitorSettings.model_validate({})
 @flow(name="monitor", flow_run_name="monitor {name}", persist_result=False, log_prints=False, validate_parameters=True)
 def monitor(  # noqa: PLR0913 - a form is flat
     name: Annotated[str, parameter("Model", "Registered name of the model")],
-    since: Annotated[str, parameter("Since", "7d, 12h, 30m ago or a date; empty: where the last run ended")] = "",
+    since: Annotated[str, parameter("Since", "7d, 12h, 30m ago or a date; empty: what came since the last run")] = "",
     until: Annotated[str, parameter("Until", "The same; empty: the newest row")] = "",
     topic: Annotated[str, parameter("Topic column", "Column of the prediction log")] = DEFAULT.topic,
     surge_labels: Annotated[list[str], parameter("Labels", "Whose rise is a surge; none: every label")] = EVERY_LABEL,

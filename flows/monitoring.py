@@ -13,7 +13,10 @@ from tasks.monitoring import monitor_model
 
 def run_monitor(home: Path, name: str, since: str, until: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The line of the history that a run with these settings makes."""
-    return monitor_model(home, name, _made(settings), moment(since, "since"), moment(until, "until"))
+    begin, end = moment(since, "since"), moment(until, "until")
+    if begin is not None and end is not None and begin >= end:
+        raise UserError(f"since {since} is not before until {until}", "Exchange them: 7d is earlier than 1d")
+    return monitor_model(home, name, made(settings), begin, end)
 
 
 def parse_settings(given: list[str]) -> dict[str, Any]:
@@ -21,16 +24,19 @@ def parse_settings(given: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or name not in MonitorSettings.model_fields:
+        if name in MonitorSettings.model_fields and not equals:
+            raise UserError(f"--set {text} has no value", f"Write --set {text}=VALUE")
+        if name not in MonitorSettings.model_fields:
             raise UserError(
                 f'--set {text}: there is no setting "{name}"', nearest(name, set(MonitorSettings.model_fields))
             )
         found[name] = tuple(value.split(",")) if name == "surge_labels" else value
-    made = _made(found).model_dump()
-    return {name: made[name] for name in found}
+    whole = made(found).model_dump()
+    return {name: whole[name] for name in found}
 
 
-def _made(settings: dict[str, Any]) -> MonitorSettings:
+def made(settings: dict[str, Any]) -> MonitorSettings:
+    """Raises `UserError` for a value that is none."""
     try:
         return MonitorSettings(**settings)
     except ValidationError as error:

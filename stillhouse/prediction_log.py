@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
 """Columns that every part has; a frame that lacks one gets nulls. Beside them `p_LABEL` and perhaps `embedding`."""
 LABELS = pa.schema([("id", pa.string()), ("label", pa.string()), ("time", pa.float64())])
 DAY_SECONDS = 86400.0
+LONGEST_WRITE = 3600.0
+"""Seconds from a part's last byte to its place."""
 _PLAIN = re.compile(r"\w[\w .+@=-]*")
 
 
@@ -55,21 +57,16 @@ class PredictionLog:
     ) -> pd.DataFrame:
         """Rows with `start <= time < end`, sorted by time (equal times in the order of parts, then of rows).
 
-        `columns` picks some; one that no part has is left out.
+        `columns` picks some; one that no part has is left out. Only by name there is `arrived`, when a row's part came.
         """
         wanted = None if columns is None else list(dict.fromkeys(["time", *columns]))
         tables = [table for path in self._days(end) if (table := _read(path, start, end, wanted)) is not None]
-        whole = pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="permissive")
+        schema = SCHEMA.append(pa.field("arrived", pa.float64())) if "arrived" in (columns or ()) else SCHEMA
+        whole = pa.concat_tables([schema.empty_table(), *tables], promote_options="permissive")
         if columns is not None:
             whole = whole.select([name for name in dict.fromkeys(["time", *columns]) if name in whole.column_names])
         found = whole.to_pandas().sort_values("time", kind="stable", ignore_index=True)
         return found if columns is None else found[[name for name in columns if name in found.columns]]
-
-    def late(self, before: float, since: float) -> int:
-        """How many rows with times before `before` are in parts that were written from `since` on (epoch seconds)."""
-        parts = [path for path in self._days(before) if (written := _written(path)) is not None and written >= since]
-        tables = [_read(path, None, before, ["time"]) for path in parts]
-        return sum(table.num_rows for table in tables if table is not None)
 
     def add_labels(self, frame: pd.DataFrame, part: str) -> int:
         """Add true labels (columns `id`, `label`, and `time` if another than now); returns how many rows."""
@@ -148,10 +145,14 @@ def _read(path: Path, start: float | None, end: float | None, columns: list[str]
     """The rows of a part in time; None where there are none, or where another process just removed it."""
     conditions = [("time", sign, value) for sign, value in ((">=", start), ("<", end)) if value is not None]
     try:
+        arrived = _arrival(path)
+        own = None
         if columns is not None:
             there = pq.read_schema(path).names
-            columns = [name for name in columns if name in there]
-        table = pq.read_table(path, columns=columns, filters=conditions or None)
+            own = [name for name in columns if name in there]
+        table = pq.read_table(path, columns=own, filters=conditions or None)
+        if columns is not None and "arrived" in columns:
+            table = table.append_column("arrived", pa.array([arrived] * len(table), pa.float64()))
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException) as error:
@@ -159,11 +160,11 @@ def _read(path: Path, start: float | None, end: float | None, columns: list[str]
     return table if table.num_rows else None
 
 
-def _written(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except OSError:  # gone meanwhile
-        return None
+def _arrival(path: Path) -> float:
+    """When a part was put into its place: on Linux and macOS a renamed file's status changes. Not so of a log that was
+    copied or brought back from elsewhere, whose parts were written long before."""
+    status = path.stat()
+    return status.st_ctime if status.st_ctime - status.st_mtime < LONGEST_WRITE else status.st_mtime
 
 
 def _newest(path: Path) -> float | None:

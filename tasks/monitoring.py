@@ -13,6 +13,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from stillhouse.errors import UserError, nearest
 from stillhouse.events import reached
 from stillhouse.files import flush, read_json, write_json
@@ -24,6 +26,8 @@ from tasks.mlflow_home import lock
 from tasks.released import embedder, reference_of
 from tasks.versions import find, read_models
 
+CLOCK_TICK = 0.02
+"""Seconds: twice as far as a file's times may lie behind the clock."""
 JUST_AFTER = 1e-3
 """Seconds: the end of a window lies behind its newest row."""
 LEAST_SHARE = 0.1
@@ -108,40 +112,53 @@ def _append(path: Path, line: str) -> None:
 def _run(
     home: Path, name: str, settings: MonitorSettings, asked: tuple[float | None, float | None], state: dict[str, Any]
 ) -> dict[str, Any]:
-    log = PredictionLog(home, name)
-    seen = state["until"]
-    start = seen if asked[0] is None else asked[0]
-    columns = ["version"] if settings.topic in SCHEMA.names else _no_column(settings.topic)
-    began = time.time()
-    new: Any = log.read(start, asked[1], columns=["time", *columns])
+    log, seen = PredictionLog(home, name), state["until"]
+    columns = ["version", "arrived"] if settings.topic in SCHEMA.names else _no_column(settings.topic)
+    # What came before `cut` is there once the clock's next tick is over: this run has it, the next one what came after.
+    cut = time.time() + CLOCK_TICK / 2
+    time.sleep(CLOCK_TICK)
+    marks = asked[0], state, cut
+    marked = _mark(log.read(None, asked[1], columns=["time", *columns]), *marks)
+    new = marked[marked["new"]]
     line = _line(name, settings)
-    late = log.late(seen, state["read"]) if asked[0] is None and seen and state["read"] else 0
-    notes = [f"{late:,} rows came late, with times that were examined before: see --since"] if late else []
     if new.empty:
-        line["notes"] = [*notes, "no new rows in the prediction log" if seen else "the prediction log is empty"]
+        line["notes"] = ["no new rows in the prediction log" if len(marked) else "the prediction log is empty"]
         return line
-    end = float(new["time"].iloc[-1]) + JUST_AFTER  # however late `until` is: rows may still come
-    start = float(new["time"].iloc[0]) if start is None else start
+    start, end = float(new["time"].iloc[0]), float(new["time"].iloc[-1]) + JUST_AFTER  # later ones may still come
     version = _version_in(new["version"])
     reference, bundle = reference_of(home, name, version)
-    rows = _read(log, (min(start, end - settings.baseline_days * DAY), end), settings, reference.labels)
-    others = int((new["version"] != version).sum())
+    first = None
+    if settings.reference == "log":
+        first = _first_rows(log, marked[(marked["version"] == version) & ~marked["new"]], settings, reference.labels)
+        first = _mark(first[first["version"] == version], *marks)
+        first = first[~first["new"]]
+    span = (min(start, end - settings.baseline_days * DAY), end)
+    rows = _mark(_read(log, span, settings, reference.labels), *marks)
     rows = rows[rows["version"] == version].reset_index(drop=True)
-    window = Window(start, end, max(start, seen or start))
-    repeated = seen is not None and end <= seen
-    surges = state["surges"] if state.get("version") in (None, version) else {}
-    surges = copy.deepcopy(surges) if repeated else surges
-    first = _first_rows(log, version, settings, reference.labels) if settings.reference == "log" else None
-    found = examine(rows, log.labels(), window, reference, embedder(bundle), settings, surges, first)
-    found.notes[:0] = notes
-    _describe(line, found, window, version, others)
-    if not repeated:
-        state |= {"until": end, "read": began, "surges": surges, "version": version}
+    fresh = bool(new["fresh"].any())
+    surges = copy.deepcopy(state["surges"]) if state.get("version") in (None, version) else {}
+    found = examine(rows, log.labels(), reference, embedder(bundle), settings, surges, first)
+    _describe(line, found, Window(start, end), version, int((new["version"] != version).sum()))
+    line["recorded"] = fresh
+    if fresh:
+        state |= {"until": max(end, seen or end), "read": cut, "surges": surges, "version": version}
         _decide(home, name, line, found, settings, state)
-    line["recorded"] = not repeated
-    if repeated:
-        line["notes"].append("an earlier run examined these rows: nothing is recorded or told again")
+    else:
+        line["notes"].append(
+            "an earlier run examined these rows: no surge is tested, nothing is recorded or told again"
+        )
     return line
+
+
+def _mark(rows: Any, since: float | None, state: dict[str, Any], cut: float) -> Any:
+    """The `rows` that came before `cut`, with `new`, which are to be examined, and `fresh`, which of those no run has
+    examined: whatever their times, those that came since the cut of the last one, and those that lie after its end."""
+    rows = rows[rows["arrived"] < cut]
+    seen, read = state["until"], state["read"]
+    fresh = pd.Series(True, rows.index) if seen is None else rows["time"] >= seen
+    fresh = fresh if read is None else fresh | (rows["arrived"] >= read)
+    new = fresh if since is None else rows["time"] >= since
+    return rows.assign(new=new, fresh=new & fresh)
 
 
 def _no_column(column: str) -> list[str]:
@@ -155,17 +172,27 @@ def _version_in(column: Any) -> int:
     return int(known[known.map(shares) >= LEAST_SHARE].iloc[-1]) if len(known) else 0
 
 
-def _first_rows(log: PredictionLog, version: int, settings: MonitorSettings, labels: list[str]) -> Any:
-    """The first rows of a version that the log still has, as `_read` gives them."""
-    all_rows: Any = log.read(columns=["time", "version"])
-    times = all_rows["time"][all_rows["version"] == version].head(LOG_REFERENCE_ROWS)
-    rows: Any = _read(log, (float(times.iloc[0]), float(times.iloc[-1]) + JUST_AFTER), settings, labels)
-    return rows[rows["version"] == version]
+def _first_rows(log: PredictionLog, old: Any, settings: MonitorSettings, labels: list[str]) -> Any:
+    """The first of the rows `old`, which are of one version, as `_read` gives them."""
+    if old.empty:
+        return old
+    times = old["time"].head(LOG_REFERENCE_ROWS)
+    return _read(log, (float(times.iloc[0]), float(times.iloc[-1]) + JUST_AFTER), settings, labels)
 
 
 def _read(log: PredictionLog, span: tuple[float, float], settings: MonitorSettings, labels: list[str]) -> Any:
     """What the tests need of the rows; texts and embeddings come with them, their columns are read once."""
-    wanted = ["time", "id", "version", "label", settings.topic, "text", "embedding", *(f"p_{name}" for name in labels)]
+    wanted = [
+        "time",
+        "arrived",
+        "id",
+        "version",
+        "label",
+        settings.topic,
+        "text",
+        "embedding",
+        *(f"p_{name}" for name in labels),
+    ]
     return log.read(*span, columns=list(dict.fromkeys(wanted)))
 
 

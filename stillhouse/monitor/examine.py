@@ -49,39 +49,42 @@ class Examination:
 
 @dataclass(frozen=True)
 class Window:
-    """Epoch seconds: rows of `[start, end)` are examined; surges only from `fresh` on, earlier ones were before."""
+    """Epoch seconds: the examined rows are of `[start, end)`."""
 
     start: float
     end: float
-    fresh: float
 
 
 def examine(
-    log: pd.DataFrame, truth: pd.DataFrame, window: Window, reference: Reference, embed: Embed,
+    log: pd.DataFrame, truth: pd.DataFrame, reference: Reference, embed: Embed,
     settings: MonitorSettings, surges: dict[str, Any], first: pd.DataFrame | None = None,
 ) -> Examination:  # fmt: skip
-    """Examine `log` (rows of one version before `window.end`, by time); `truth` (`id`, `label`) came later.
+    """Examine the rows of `log` that are marked `new`; `truth` (`id`, `label`) came later.
 
-    `surges` is the state of `stillhouse.monitor.watch`, read and changed. `first`: the version's first rows, to compare
-    with in place of the release's; they do not slide with `log`.
+    `log`: rows of one version by time, also those to compare with. Of the new ones only those that are `fresh` are
+    tested for surges: no run has tested them before. `surges` is the state of `stillhouse.monitor.watch`, read and
+    changed. `first`: the version's first rows, to compare with in place of the release's.
     """
-    times = log["time"].to_numpy()
-    new: Any = log[times >= window.start]
+    new: Any = log[log["new"]]
     found = Examination(rows=len(new))
-    # The rows of the test: the new ones, or as many as it takes of those before them.
-    tested = new if len(new) >= settings.sample_rows else log.tail(settings.sample_rows)
-    level = share_of(settings.false_alarm_rate, FAMILIES)
+    # The rows of the test: the new ones, and as many as it takes of the others.
+    others: Any = log[~log["new"]].tail(max(0, settings.sample_rows - len(new)))
+    tested = pd.concat([others, new])
+    rules = settings, share_of(settings.false_alarm_rate, FAMILIES)
     against = reference
     if first is not None:
-        before: Any = first[first["time"] < tested["time"].min()] if len(tested) else first
+        before: Any = first[first["time"] < others["time"].min()] if len(others) else first
         against = _from_log(before, reference.labels, embed, settings)
-    if len(new) and len(tested) >= settings.min_rows:
-        _drift(tested, against, embed, (settings, level), found)
-        _estimate(tested, reference, found)
-    elif len(new):
+    if len(new) and len(tested) < settings.min_rows:
         found.notes.append(f"{len(tested)} rows: no drift test below {settings.min_rows}")
-    _quality(log, truth, reference, (settings, level), found)
-    _surges(log, window, reference, (settings, level, surges), found)
+    elif len(new):
+        if first is not None and against.predicted is None:
+            found.notes.append(f"no drift test: fewer than {settings.min_rows} earlier rows of this version in the log")
+        else:
+            _drift(tested, against, embed, rules, found)
+        _estimate(tested, reference, found)
+    _quality(log, truth, reference, rules, found)
+    _surges(log, reference, (*rules, surges), found)
     return found
 
 
@@ -158,9 +161,8 @@ def _quality(
 
 
 def _surges(
-    log: pd.DataFrame, window: Window, reference: Reference, rules: tuple[MonitorSettings, float, dict[str, Any]],
-    found: Examination,
-) -> None:  # fmt: skip
+    log: pd.DataFrame, reference: Reference, rules: tuple[MonitorSettings, float, dict[str, Any]], found: Examination
+) -> None:
     settings, level, state = rules
     watched = list(settings.surge_labels or reference.labels)
     if not settings.surge_labels and len(watched) > MOST_WATCHED:
@@ -175,7 +177,7 @@ def _surges(
     topics: Any = rows[settings.topic] if settings.topic in rows else pd.Series("", index=rows.index)
     seconds = settings.window_minutes * 60
     before = count(times, topics, rows["label"], watched, seconds)
-    new = count(times, topics, rows["label"], watched, seconds, times >= window.fresh)
+    new = count(times, topics, rows["label"], watched, seconds, rows["fresh"].to_numpy())
     limits = SurgeSettings(
         window=seconds, baseline=settings.baseline_days * DAY, min_count=settings.min_count,
         min_rise=settings.min_rise, rate=level, cool_down=settings.cool_down_hours * HOUR,

@@ -30,8 +30,10 @@ NUMBERED = 12
 """So many classes, and the cells of a confusion matrix still have room for their numbers."""
 
 
-def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]]) -> Markup:
-    """Counts [rows, columns]; a cell is as dark as its share of the row, and says both where there is room."""
+def heat_map(
+    rows: Sequence[str], columns: Sequence[str], counts: Sequence[Sequence[int]], totals: Sequence[int]
+) -> Markup:
+    """Counts [rows, columns]; a cell is as dark as its share of the row's total, and says both where there is room."""
     left, top = 92, 88 if len(columns) > 4 else 42
     turned_ones = len(columns) > 4
     cell_width = (WIDTH - left - (44 if turned_ones else 4)) / len(columns)
@@ -48,7 +50,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
             parts.append(text(x, top - 8, label, "name" if numbered else "tick", 72, transform=turned))
     for row, label in enumerate(rows):
         y = top + cell_height * (row + 0.5)
-        total = sum(counts[row]) or 1
+        total = totals[row] or 1
         parts.append(text(left - 8, y + 4, label, "name" if numbered else "tick", left - 10, text_anchor="end"))
         for column, guess in enumerate(columns):
             found = counts[row][column]

@@ -147,32 +147,34 @@ def confusion(facts: Facts) -> Section | None:
     matrix = (facts.get("scores") or {}).get("candidate", {}).get("confusion")
     if entities and len(entities["names"]) > 1:
         names, counts = entities["names"], entities["counts"]
-        note = "Entities with exactly the right words on the diagonal; (none): nothing was there, or nothing was found."
-        rows = [name for name, row in zip(names, counts, strict=True) if sum(row)]
-        counts = [row for row in counts if sum(row)]
+        note = (
+            "On the diagonal entities of the right type, be it with other words; (none): nothing was there, or found."
+        )
     elif matrix:
-        names = _label_names(facts, len(matrix))
-        rows, counts, note = names, matrix, ""
+        names, counts, note = _label_names(facts, len(matrix)), matrix, ""
     else:
         return None
-    shown_rows, shown, shown_counts = rows, names, counts
+    chosen = list(range(len(names)))
     if len(names) > MAP_CLASSES:
-        worst = sorted(range(len(names)), key=lambda i: counts[i][i] - sum(counts[i]))[:MAP_CLASSES]
-        shown_rows = shown = [names[i] for i in sorted(worst)]
-        shown_counts = [[counts[i][j] for j in sorted(worst)] for i in sorted(worst)]
-        note = f"The {MAP_CLASSES} of {len(names)} classes with the most errors."
+        chosen = sorted(sorted(chosen, key=lambda i: counts[i][i] - sum(counts[i]))[:MAP_CLASSES])
+        note = f"The {MAP_CLASSES} of {len(names)} classes with the most errors, as shares of all their rows. {note}"
+    filled = [i for i in chosen if sum(counts[i])] if entities else chosen
+    plot = heat_map(
+        [names[i] for i in filled], [names[i] for i in chosen], [[counts[i][j] for j in chosen] for i in filled],
+        [sum(counts[i]) for i in filled],
+    )  # fmt: skip
     commonest = sorted(
         (
             {"label": row, "predicted": column, "rows": found, "share": found / (sum(line) or 1)}
-            for row, line in zip(rows, counts, strict=True)
+            for row, line in zip(names, counts, strict=True)
             for column, found in zip(names, line, strict=True)
             if row != column and found
         ),
         key=lambda pair: (-pair["rows"], pair["label"], pair["predicted"]),
     )[:10]
     return {
-        "id": "confusion", "title": "Confusion matrix", "plot": heat_map(shown_rows, shown, shown_counts), "note": note,
-        "pairs": commonest, "numbered": len(shown) <= NUMBERED,
+        "id": "confusion", "title": "Confusion matrix", "plot": plot, "note": note.strip(),
+        "pairs": commonest, "numbered": len(chosen) <= NUMBERED,
         "unit": "entities" if entities else "rows",
     }  # fmt: skip
 

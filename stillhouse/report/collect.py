@@ -68,10 +68,11 @@ def _step(manifest: Manifest, names: dict[str, str]) -> dict[str, Any]:
         {"setting": name, **source, "name": Source(**source).title}
         for name, source in (manifest.get("sources") or {}).items()
     ]
+    named = {source["setting"]: source["name"] for source in sources if source["setting"] in manifest["settings"]}
     wanted = ("key", "kind", "method", "recipe", "seed", "content")
     return {
         **{name: manifest.get(name) for name in wanted}, "name": manifest["step"], "inputs": inputs, "sources": sources,
-        "settings": manifest.get("settings") or {}, "metrics": manifest.get("metrics") or {},
+        "settings": {**(manifest.get("settings") or {}), **named}, "metrics": manifest.get("metrics") or {},
         "versions": manifest.get("versions") or {}, "seconds": manifest["measured"].get("seconds"),
         "created": manifest["measured"].get("created"), "files": manifest["files"],
     }  # fmt: skip

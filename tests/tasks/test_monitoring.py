@@ -1,6 +1,7 @@
 """Monitor runs on a prediction log: incremental, one alert for one thing, killed in between, too few rows."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -213,18 +214,28 @@ def test_one_late_answer_of_another_version_hides_nothing(two_versions):
     assert (line["version"], line["rows"], line["other_versions"]) == (2, 600, 1)
 
 
-def test_rows_that_come_late_are_said(two_versions):
+def test_rows_that_come_late_are_examined_once(two_versions):
     log = PredictionLog(two_versions, "opinions")
-    log.append(rows(0, 20), "one")
-    monitor_model(two_versions, "opinions", LOG)
-    assert not any("came late" in note for note in history(two_versions)[0]["notes"])
-    log.append(rows(10, 12, seed=1), "late")
-    note = "60 rows came late, with times that were examined before: see --since"
-    assert note in monitor_model(two_versions, "opinions", LOG)["notes"]
-    log.append(rows(20, 21), "two")
-    assert note in monitor_model(two_versions, "opinions", LOG)["notes"]
-    log.append(rows(21, 22), "three")
-    assert note not in monitor_model(two_versions, "opinions", LOG)["notes"]
+    settings = LOG.model_copy(update={"surge_labels": ("negative",), "min_change": 0.9})
+    log.append(rows(0, 30), "one")
+    log.append(rows(35, 36), "two")
+    assert monitor_model(two_versions, "opinions", settings)["rows"] == 930
+    log.append(rows(31, 32, shares=(0.95, 0.02), seed=1), "late")
+    line = monitor_model(two_versions, "opinions", settings)
+    assert (line["rows"], line["alarms"], line["surge"]["windows"]) == (30, ["surge"], 1)
+    assert [event["event"] for event in told(two_versions)] == ["stillhouse.surge"]
+    assert monitor_model(two_versions, "opinions", settings)["notes"] == ["no new rows in the prediction log"]
+    log.append(rows(36, 37), "three")
+    assert monitor_model(two_versions, "opinions", settings)["rows"] == 30
+
+
+def test_a_log_that_was_copied_is_not_examined_again(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    path = log.append(rows(0, 20), "one")
+    os.utime(path, (START, START))  # written long ago; the copying sets the time of the status alone
+    assert monitor_model(two_versions, "opinions", LOG)["rows"] == 600
+    os.utime(path, (START, START))
+    assert monitor_model(two_versions, "opinions", LOG)["notes"] == ["no new rows in the prediction log"]
 
 
 def test_the_log_as_reference_does_not_slide_along(two_versions):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stillhouse.files import read_json, write_json
+from stillhouse.report._judged import confusion
 from stillhouse.report.collect import collect, read_lines, read_retrains
 from stillhouse.report.page import build_page
 from tests.stillhouse.report.tiny_report import SCRIPT, add_watch, make_home, verdict
@@ -176,3 +177,14 @@ def test_a_torn_line_costs_only_itself(tmp_path):
     (tmp_path / "lines.jsonl").write_bytes(b'{"a": 1}\n[2]\n{"b"\n\xff\n{"c": 3}')
     assert read_lines(tmp_path / "lines.jsonl") == [{"a": 1}, {"c": 3}]
     assert read_lines(tmp_path / "none") == []
+
+
+def test_of_many_entity_types_the_worst_are_shown_with_shares_of_all_their_rows():
+    names = [*(f"t{i:02d}" for i in range(35)), "only predicted", "(none)"]
+    counts = [[0] * len(names) for _ in names]
+    for i in range(35):
+        counts[i][i], counts[i][35] = 20, 10 + i
+    section = confusion({"predictions": {"entities": {"names": names, "counts": counts}}})
+    assert section and "The 30 of 37 classes" in section["note"] and not section["numbered"]
+    assert "t34 → t34: 20 (31.2 % of t34)" in section["plot"], "20 of 64, though a column may be left out"
+    assert "only predicted → " not in section["plot"] and section["pairs"][0]["rows"] == 44

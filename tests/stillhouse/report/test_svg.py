@@ -40,7 +40,7 @@ def test_equal_values_and_single_points_do_not_break_a_plot():
 def test_a_big_matrix_has_a_cell_for_each_pair_and_no_numbers():
     names = [f"class {number}" for number in range(30)]
     counts = [[3 if row == column else 0 for column in range(30)] for row in range(30)]
-    drawn = heat_map(names, names, counts)
+    drawn = heat_map(names, names, counts, [3] * 30)
     assert drawn.count('class="cell"') == 900 and 'class="count' not in drawn
 
 

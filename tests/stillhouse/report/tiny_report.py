@@ -57,6 +57,9 @@ def make_home(home: Path, problem: str = "text-classification", **changes: Any) 
     return release["key"]
 
 
+PLACE = "/home/somebody/private/rows.csv"
+
+
 def artifact(
     home: Path, step: str, kind: str, method: str, inputs: dict[str, list[dict[str, Any]]], files: dict[str, Any], *,
     metrics: dict[str, float] | None = None, seconds: float = 1.0, parts: dict[str, Any] | None = None,
@@ -72,7 +75,8 @@ def artifact(
             write_json(directory / name, value)
     manifest = {
         "key": key, "kind": kind, "method": method, "step": step, "recipe": "tiny", "seed": 42, "content": digest(step),
-        "settings": {"metric": None, "note": SCRIPT, "rate": 1e-3}, "metrics": metrics or {}, "parts": parts or {},
+        "settings": {"metric": None, "note": SCRIPT, "rate": 1e-3, **({"source": PLACE} if kind == "data" else {})},
+        "metrics": metrics or {}, "parts": parts or {},
         "inputs": {s: [{k: i[k] for k in ("key", "kind", "content")} for i in items] for s, items in inputs.items()},
         "sources": {"source": source()} if kind == "data" else {}, "versions": {"numpy": "2.4"},
         "measured": {"seconds": seconds, "created": 1_700_000_000.0}, "files": {name: {"bytes": 1} for name in files},
@@ -82,8 +86,7 @@ def artifact(
 
 
 def source() -> dict[str, Any]:
-    path = "/home/somebody/private/rows.csv"
-    return {"name": path, "digest": "d" * 64, "path": path, "repository": None, "revision": None}
+    return {"name": PLACE, "digest": "d" * 64, "path": PLACE, "repository": None, "revision": None}
 
 
 def about(problem: str) -> dict[str, Any]:
