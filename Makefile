@@ -56,6 +56,7 @@ test-light: demo
 
 # One process: the tests share one `up`.
 test-operate: setup
+	@command -v chromium > /dev/null || echo "without chromium (apt-get install chromium) the tests of pages are skipped"
 	$(BIN)/python -m pytest -m slow -n 0 --durations 15 tests/operate
 
 test-scale: setup

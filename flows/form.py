@@ -41,7 +41,8 @@ def overrides_of(recipe: str, home: Path, data: dict[str, Any], seed: int) -> li
     source = said.get("source")
     if source and not _is_whole(source):
         raise UserError(
-            f'the source "{source}" is a relative path', "Write the whole path: a run starts in a directory of its own"
+            f'the source "{source}" is a relative path',
+            "Write the whole path: a run starts in the home, not where you are",
         )
     step = _prepare_step(recipe, home) if said else ""
     overrides = [f"{step}.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]

@@ -2,11 +2,13 @@
 
 import http.client
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tasks.alerts import credentials
@@ -42,8 +44,10 @@ def ask(api: str, path: str, body: Any = None, method: str = "POST", timeout: fl
             raise OSError(f"{api} broke off: {error!r}") from error
 
 
-def make_pool(api: str, template: dict[str, Any]) -> None:
-    """The work pool, with the job template of this release; its limit, and whether it is paused, stay as they are."""
+def make_pool(api: str, template: dict[str, Any], home: Path) -> None:
+    """The work pool, with the job template of this release, its runs in `home` unless a deployment says otherwise; the
+    pool's limit, and whether it is paused, stay as they are."""
+    template["variables"]["properties"]["working_dir"]["default"] = str(home)
     try:
         ask(api, "work_pools/", {"name": POOL, "type": "process", "base_job_template": template})
     except urllib.error.HTTPError as error:
@@ -73,16 +77,17 @@ def worker_is_online(api: str, name: str, since: datetime) -> bool:
 def mend_flow_runs(api: str, alive: Callable[[], set[str]], states: tuple[str, ...]) -> list[str]:
     """Say what became of the pool's flow runs in `states` that no process executes; `alive` tells which ones have one.
 
-    One that never began is scheduled again; one that began has crashed, or is cancelled if that was asked for. Only
-    processes of `up` execute runs of this pool. Call it with PENDING only while no worker runs: a worker's process for
-    such a run may be just about to start. A process is there before its run is RUNNING, so the server is asked first;
-    a run that ended meanwhile is told by asking again, and by the server, which keeps a final state.
+    One that never began is scheduled again; one that began has crashed, or is cancelled if that was asked for. On this
+    machine only processes of `up` execute runs of this pool; what a worker elsewhere took is let alone. Call it with
+    PENDING only while no worker runs: a worker's process for such a run may be just about to start. A process is there
+    before its run is RUNNING, so the server is asked first; a run that ended meanwhile is told by asking again, and by
+    the server, which keeps a final state.
     """
     question = {
         "flow_runs": {"state": {"type": {"any_": list(states)}}},
         "work_pools": {"name": {"any_": [POOL]}}, "limit": LIMIT,
     }  # fmt: skip
-    found = {run["id"] for run in ask(api, "flow_runs/filter", question)}
+    found = {run["id"] for run in ask(api, "flow_runs/filter", question) if _is_here(run)}
     lost = found - alive() if found else set()
     mended = []
     for run in lost:
@@ -92,6 +97,12 @@ def mend_flow_runs(api: str, alive: Callable[[], set[str]], states: tuple[str, .
             if ask(api, f"flow_runs/{run}/set_state", change)["status"] == "ACCEPT":
                 mended.append(run)
     return mended
+
+
+def _is_here(run: dict[str, Any]) -> bool:
+    """Prefect's worker notes `HOST:PID` of the process that it started."""
+    place = run.get("infrastructure_pid")
+    return not place or place.rpartition(":")[0] == socket.gethostname()
 
 
 def _state_after(state: str) -> dict[str, Any]:

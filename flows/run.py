@@ -129,6 +129,7 @@ def _run(request_for: Callable[[Path], Request], session: Session) -> Any:
     show_results(result, session.home)
     if request.approval and request.promote:
         decide_release(plan, session.home, request, result)
+        show_results(result, session.home)  # what a person saw before the answer was about a challenger
     message = result.refusal or headline(result)
     return Completed(name="Refused" if result.refusal else "Completed", message=message, data=vars(result))
 

@@ -84,9 +84,9 @@ def open_trigger(home: Path, name: str) -> Trigger | None:
 def record_idle(home: Path, trigger: Trigger) -> Trigger:
     """Keep a trigger that ran nothing; a schedule that finds the same again and again is counted in one file."""
     last = next(iter(reversed(read_triggers(home, trigger["name"]))), None)
-    same = ("state", "why", "reason")
+    same = ("state", "reason") if trigger["state"] == "cooling-down" else ("state", "reason", "why")  # it says how long
     if last and trigger["state"] in IDLE and all(last.get(key) == trigger.get(key) for key in same):
-        trigger = {**last, "times": last.get("times", 1) + 1, "last": trigger["created"]}
+        trigger = {**last, "why": trigger["why"], "times": last.get("times", 1) + 1, "last": trigger["created"]}
     save(home, trigger)
     return trigger
 

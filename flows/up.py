@@ -161,7 +161,7 @@ class _Up:
             server.start()
         self._until_healthy(self.prefect)
         prefect_api.mend_flow_runs(self.api, set, ("PENDING", *ENDED))
-        prefect_api.make_pool(self.api, read_json(servers.shipped("process-pool.json")))
+        prefect_api.make_pool(self.api, read_json(servers.shipped("process-pool.json")), self.home)
         self._deploy(servers.shipped("prefect.yaml"))
         if (self.home / "prefect.yaml").exists():
             self._deploy(self.home / "prefect.yaml")
@@ -213,19 +213,19 @@ class _Up:
             self.worker.revive()
 
     def _watch(self) -> None:
-        swept, offered = time.monotonic(), list[str]()
+        swept, tried, offered = time.monotonic(), list[str](), list[str]()
         while True:
             self._tick()
-            if offered != recipe_names(self.home):
-                offered = self._offer_recipes(offered)
-            if time.monotonic() - swept > SWEEP_SECONDS:
+            names, due = recipe_names(self.home), time.monotonic() - swept > SWEEP_SECONDS
+            if names != tried or (due and names != offered):  # without its server not twice in a tick, but later
+                tried, offered = names, self._offer_recipes(names, offered)
+            if due:
                 swept = time.monotonic()
                 self._mend(*ENDED)
                 send_unsent(self.home, self.api)
 
-    def _offer_recipes(self, offered: list[str]) -> list[str]:
+    def _offer_recipes(self, names: list[str], offered: list[str]) -> list[str]:
         """A recipe was added to the home, or taken away: the form says so. Returns what it offers now."""
-        names = recipe_names(self.home)
         with suppress(OSError, ValueError):
             prefect_api.offer_recipes(self.api, names)
             return names

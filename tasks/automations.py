@@ -70,10 +70,11 @@ def ensure_automations(
     ) as client:
         server = _Server(client)
         wanted = [_silent(silent_seconds)]
-        retrain = server.deployment(RETRAIN)
+        retrain = server.find(f"/deployments/name/{RETRAIN}")
         wanted += [_retraining(retrain)] if retrain else []
         block = server.webhook(webhook)
-        wanted += _notices(block, late_seconds, api.rstrip("/").removesuffix("/api")) if block else []
+        pages = os.environ.get("PREFECT_UI_URL") or api.rstrip("/").removesuffix("/api")
+        wanted += _notices(block, late_seconds, pages.rstrip("/")) if block else []
         for automation in wanted:
             server.ensure(automation)
         if not block:
@@ -176,14 +177,18 @@ class _Server:
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
-    def deployment(self, name: str) -> str | None:
-        answer = self.client.get(f"/deployments/name/{name}")
-        return None if answer.status_code == 404 else answer.raise_for_status().json()["id"]
+    def find(self, path: str) -> str | None:
+        """The id of what is at `path`; None where nothing is."""
+        try:
+            return self.ask("GET", path)["id"]
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            raise
 
     def webhook(self, url: str | None) -> str | None:
         """The id of the block that holds the webhook's address; None where there is, or now shall be, none."""
-        found = self.client.get(f"/block_types/slug/webhook/block_documents/name/{BLOCK}")
-        block = None if found.status_code == 404 else found.raise_for_status().json()["id"]
+        block = self.find(f"/block_types/slug/webhook/block_documents/name/{BLOCK}")
         if url == "" and block:
             self.ask("DELETE", f"/block_documents/{block}")
             return None

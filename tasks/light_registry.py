@@ -7,6 +7,7 @@ server) is left to the real client: `open_registry` decides.
 
 import base64
 import contextlib
+import http.client
 import json
 import os
 import sqlite3
@@ -38,7 +39,7 @@ NEEDED = {
 DELETED = "Deleted_Internal"
 OTHER_LOGINS = (
     "MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_TRACKING_INSECURE_TLS",
-    "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_WORKSPACE", "MLFLOW_REGISTRY_URI",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH", "MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_WORKSPACE",
 )  # fmt: skip
 """With one of these set, MLflow's own client knows better how to ask the server."""
 TIMEOUT_SECONDS = 60
@@ -228,7 +229,7 @@ class HttpRegistry:
             raise kinds.get(error.code, StillhouseError)(
                 f"the MLflow server {self.uri} said {error.code}: {said[:300]}"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # the last: an answer that broke off
             raise StillhouseError(
                 f"the MLflow server {self.uri} does not answer: {error}", "Start it, or unset MLFLOW_TRACKING_URI"
             ) from None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from stillhouse.events import emit
 from tasks.links import web_address
-from tasks.mlflow_home import open_client, tracking_uri
+from tasks.mlflow_home import open_client
 
 NAME = "report.html"
 
@@ -26,7 +26,7 @@ def log_report(home: Path, run_id: str, path: Path) -> str:
 
 def report_address(home: Path, experiment: str, run_id: str) -> str:
     """The page of an MLflow server that shows a run's report; "" where MLflow is a database without a server."""
-    base = web_address(tracking_uri(home))
+    base = web_address(home)
     if base is None:
         return ""
     return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/{NAME}"

@@ -47,6 +47,8 @@ def test_compose_reads_its_file_and_publishes_on_loopback_alone():
     for service in services.values():
         for volume in service["volumes"]:
             assert volume["type"] == "volume" or Path(volume["source"]).exists()
+    worker = services["worker"]["environment"]
+    assert worker["STILLHOUSE_MLFLOW_PAGES"] == "http://127.0.0.1:5000" and worker["STILLHOUSE_WEBHOOK_URL"] == ""
     refused = subprocess.run(
         command, env={**os.environ, "POSTGRES_PASSWORD": ""}, capture_output=True, text=True, check=False
     )
@@ -78,6 +80,7 @@ def test_the_kubernetes_job_is_what_the_cluster_expects(version):
     job = kubernetes_job(values)
     validation.validate(job, version, strict=True)
     pod = job["spec"]["template"]["spec"]
+    assert pod["containers"][0]["workingDir"] == "/state"
     assert pod["securityContext"]["runAsNonRoot"] and pod["volumes"][0]["persistentVolumeClaim"]["claimName"]
     with pytest.raises(validation.ValidationError):
         validation.validate(kubernetes_job({**values, "backoff_limit": "many"}), version, strict=True)

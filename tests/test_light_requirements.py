@@ -1,8 +1,10 @@
 """The light image: what is pinned there is what the lock pins, and predictions need nothing more."""
 
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from tests.stillhouse.batch.tiny_batch import write_rows
@@ -38,6 +40,25 @@ def test_the_light_image_installs_them_and_only_copies_what_there_is():
     assert "RUN pip install -r requirements-light.txt -c requirements.lock" in lines
     sources = [source for line in lines if line.startswith("COPY ") for source in line.split()[1:-1]]
     assert "deployments/requirements-light.txt" in sources and all((ROOT / source).exists() for source in sources)
+
+
+def test_the_wheel_can_be_built_from_what_the_images_copy(tmp_path):
+    for name in ("Dockerfile", "Dockerfile.light"):
+        place = tmp_path / name
+        for line in (ROOT / "deployments" / name).read_text().splitlines():
+            *sources, target = line.split()[1:] if line.startswith("COPY ") else [""]
+            for source in sources:
+                if (ROOT / source).is_dir():
+                    shutil.copytree(ROOT / source, place / target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    (place / target).mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / source, place / target)
+        build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+        done = subprocess.run(build, cwd=place, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (wheel,) = (place / "dist").iterdir()
+        names = zipfile.ZipFile(wheel).namelist()
+        assert "flows/deployments/prefect.yaml" in names and "pipelines/recipes/opinions.yaml" in names
 
 
 def test_a_file_is_predicted_where_nothing_heavy_is_installed(tmp_path):

@@ -221,7 +221,10 @@ def slices(facts: Facts) -> Section | None:
     if not tables:
         return None
     heads = [role_name(facts, role) for role in roles]
-    return {"id": "slices", "title": "Slices", "tables": tables, "heads": heads, "metric": metric_name(metric)}
+    return {
+        "id": "slices", "title": "Slices", "tables": tables, "heads": heads, "metric": metric_name(metric),
+        "tones": [TONES[role] for role in roles],
+    }  # fmt: skip
 
 
 def errors(facts: Facts) -> Section | None:

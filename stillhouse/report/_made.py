@@ -24,6 +24,7 @@ def data(facts: Facts) -> Section | None:
 def _data_set(info: dict[str, Any]) -> dict[str, Any]:
     report = info.get("report") or {}
     classes = report.get("classes") or {}
+    counted = "entities" if info.get("problem") == "token-classification" else "rows"
     names = sorted(
         {label for found in classes.values() for label in found},
         key=lambda label: (-sum(found.get(label, 0) for found in classes.values()), label),
@@ -36,7 +37,7 @@ def _data_set(info: dict[str, Any]) -> dict[str, Any]:
         "splits": [split for split in SPLITS if split in rows], "classes": names[:CLASSES],
         "more_classes": max(0, len(names) - CLASSES), "by_class": classes,
         "dropped": sorted(left_out, key=lambda entry: -entry["rows"]), "words": report.get("words") or {},
-        "warnings": report.get("warnings") or [], "plot": label_shares(classes),
+        "warnings": report.get("warnings") or [], "plot": label_shares(classes, counted),
     }  # fmt: skip
 
 

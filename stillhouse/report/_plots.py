@@ -53,8 +53,8 @@ def interval_dots(rows: Sequence[dict[str, Any]], title: str, name: str, *, zero
     return drawing(bottom + 38, parts, f"{title}: {words}", name)
 
 
-def label_shares(classes: dict[str, dict[str, int]]) -> Markup | None:
-    """Share of each label in each split: a bar for the first split, a marker for each other one."""
+def label_shares(classes: dict[str, dict[str, int]], of: str = "rows") -> Markup | None:
+    """Share of each label in each split: a bar for the first split, a marker for each other one; `of`: what counts."""
     splits = [split for split in ("train", "validation", "test") if sum(classes.get(split, {}).values())]
     if not splits:
         return None
@@ -67,7 +67,7 @@ def label_shares(classes: dict[str, dict[str, int]]) -> Markup | None:
     scale = Scale(0, max(max(row) for row in shares.values()) * 1.06, left, WIDTH - right)
     bottom = top + pitch * len(shares)
     parts = _legend([(split, place, "bar" if place == 0 else "mark") for place, split in enumerate(splits)], left)
-    parts += axis_x(scale, bottom, top - 4, "share of the split's rows", lambda tick: percent(tick, 0))
+    parts += axis_x(scale, bottom, top - 4, f"share of the split's {of}", lambda tick: percent(tick, 0))
     for place, (label, row) in enumerate(shares.items()):
         y = top + pitch * (place + 0.5)
         tip = ", ".join(f"{split} {percent(share)}" for split, share in zip(splits, row, strict=True))

@@ -73,6 +73,8 @@ def kill_somewhere(cli, arguments: list[str], rng: random.Random, last: int) -> 
             alive = False
     _, err = process.communicate(timeout=RUN_SECONDS)
     assert "Traceback" not in err, err
+    if alive and whom == "run" and process.returncode == 0:  # it ended between the look and the kill
+        alive = False
     assert process.returncode in ((-signal.SIGKILL,) if alive and whom == "run" else (0, 1)), err
     return whom if alive else "", process.returncode == 0
 

@@ -130,6 +130,8 @@ def test_too_few_rows_and_the_cool_down_wait(world):
     world.land("c.csv")
     waiting = world.retrain(cooldown_hours=1)
     assert waiting["state"] == "cooling-down" and "the cool-down is 1 h" in waiting["why"]
+    again = world.retrain(cooldown_hours=1.5)
+    assert (again["id"], again["times"]) == (waiting["id"], 2) and "1.5 h" in again["why"], "one file, the newest words"
     assert world.retrain()["state"] == "released"
 
 

@@ -121,8 +121,12 @@ def test_the_verdicts_page_says_why_and_where(finished, home):
 
 
 def test_links_lead_to_a_server_and_never_carry_a_password(tmp_path, monkeypatch):
-    assert web_address("sqlite:////tmp/mlflow.db") is None
-    assert web_address("http://me:secret@host:5000/base/") == "http://host:5000/base"
+    assert web_address(tmp_path) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host:5000/base/")
+    assert web_address(tmp_path) == "http://host:5000/base"
+    monkeypatch.setenv("STILLHOUSE_MLFLOW_PAGES", "http://127.0.0.1:5000")
+    assert web_address(tmp_path) == "http://127.0.0.1:5000", "where a browser finds it"
+    monkeypatch.undo()
     assert mlflow_links(tmp_path, {"name": "tiny", "version": 1}, "x") == []
 
 

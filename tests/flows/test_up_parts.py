@@ -334,7 +334,8 @@ def prefect_double():
             elif self.path.endswith("filter"):
                 asked = body["flow_runs"]["state"]["type"]["any_"]
                 assert body["work_pools"] == {"name": {"any_": ["stillhouse"]}}
-                self.answer([{"id": run} for run, state in states.items() if state in asked])
+                there = [{"id": run, "infrastructure_pid": None} for run, state in states.items() if state in asked]
+                self.answer([*there, {"id": "elsewhere", "infrastructure_pid": "another-machine:12"}])
             else:
                 told[self.path.split("/")[2]] = body
                 self.answer({"status": "ACCEPT"})

@@ -45,3 +45,14 @@ def test_a_schedule_of_the_user_survives_the_next_deploy(up):
     subprocess.run(
         [*command, "--no-prompt", "deployment", "schedule", "clear", name, "-y"], env=environment, check=True
     )
+
+
+def test_a_server_elsewhere_gets_the_automations_and_the_recipes(up):
+    """As `worker.sh` does, here against a server that has them: it finds them, and makes what is missing."""
+    (lost,) = [a for a in ask(up.api, "automations/filter") if a["name"] == "stillhouse: lost runs"]
+    ask(up.api, f"automations/{lost['id']}", method="DELETE")
+    command = [sys.executable, "-m", "flows.prepare_server"]
+    subprocess.run(command, env={**up.cli.environment(), "PREFECT_API_URL": up.api}, check=True)
+    assert {"stillhouse: lost runs", "stillhouse: retrain"} <= {a["name"] for a in ask(up.api, "automations/filter")}
+    form = ask(up.api, "deployments/name/train/train", method="GET")["parameter_openapi_schema"]
+    assert "opinions" in form["properties"]["recipe"]["enum"]

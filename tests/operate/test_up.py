@@ -103,7 +103,7 @@ def test_rollback_is_quick_while_up_is_up(up, shared_recipe, tmp_path):
     seconds = time.monotonic() - started
     after = {model["name"]: model["aliases"] for model in up.cli.json("models")}["again"]
     assert (after["champion"], after["previous"]) == (before["previous"], before["champion"])
-    print(f"rollback: {seconds:.1f} s")
+    assert seconds < 5, f"rollback: {seconds:.1f} s"
 
 
 def below(up: Up) -> list[int]:
