@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,8 +52,17 @@ Until = Annotated[str | None, typer.Option(metavar="STEP", help="Stop after this
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"stillhouse {metadata.version('stillhouse')}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
     """State lives in $STILLHOUSE_HOME, else the nearest .stillhouse/ upward, else a new one here."""
     if debug:
         os.environ["STILLHOUSE_DEBUG"] = "1"
@@ -129,8 +139,10 @@ def plan(
     if as_json:
         print_json({"recipe": made.recipe.name, "steps": steps})
         return
+    width = max(len(step["uses"]) for step in steps)
     for step in steps:
-        print(f"{step['name']:<12} {step['uses']:<18} {step['key'][:12]}  {step['state']:<5} {step['why']}".rstrip())
+        what = f"{step['name']:<12} {step['uses']:<{width}} {step['key'][:12]}"
+        print(f"{what}  {step['state']:<5} {step['why']}".rstrip())
 
 
 cli_catalog.add_commands(app)
@@ -182,6 +194,9 @@ def _unforeseen(error: Exception) -> int:
 
     if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 2
         command = context.command_path if context else "stillhouse"
         return _fail(2, error.format_message().rstrip("."), f"See {command} --help")
     if isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API"):  # Prefect has no class for it

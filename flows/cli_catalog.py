@@ -79,8 +79,9 @@ def methods(
     if as_json:
         print_json(described[0] if name else described)
         return
+    width = max(len(method["name"]) for method in described)
     for method in described:
-        print(f"{method['name']:<18} {method['summary']}")
+        print(f"{method['name']:<{width}} {method['summary']}")
         if name:
             _print_details(method)
 

@@ -75,6 +75,8 @@ def _local(file: str, data_set: "DataSet") -> Path:
 
         return fetch_url(resolve_source(file, "data", Path.cwd(), {}, DigestMemo()), data_set.root / "downloads")
     path = local_path(file)
+    if path.is_dir():
+        raise UserError(f"{file} is a directory", "Name a file in it")
     if not path.is_file():
         raise UserError(f"no file {file}", "Name a CSV, TSV, JSONL or Parquet file")
     return path

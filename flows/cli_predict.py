@@ -78,9 +78,10 @@ def predict(
         if value is not None:
             raise UserError(f"{option} is for files, not for a text or lines", "Leave it out, or name a file")
     given = _lines() if source == "-" else [source]
-    results = predict_texts(find_model(model, _home), given, _home() if log else None)
+    found = find_model(model, _home)
+    results = predict_texts(found, given, _home() if log else None)
     if as_json:
-        print_json({"model": model, "predictions": results})
+        print_json({"model": found.title, "predictions": results})
         return
     for result in results:
         print(json.dumps(result, ensure_ascii=False) if "entities" in result else _line(result))

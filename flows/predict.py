@@ -27,6 +27,8 @@ def find_model(spec: str, home: Callable[[], Path]) -> "Model":
         raise UserError(
             f"{spec} is not a model directory", "It needs stillhouse.json, as `stillhouse export` writes it"
         )
+    if spec.startswith(("./", "../", "/", "~/")):
+        raise UserError(f"no directory {spec}", "Name a model's directory, or a registered model")
     from tasks.registry import resolve
 
     found = resolve(home(), spec)

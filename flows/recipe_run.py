@@ -44,7 +44,7 @@ def _resolve_model(home: Path, store: Store, spec: str) -> Artifact | None:
     if manifest is None:
         raise UserError(
             f"registry:{spec} is registered, but its artifact {key[:12]} is {wrong or 'not in this store'}",
-            "Use its home, or run the recipe that made it again",
+            "Use its home, run the recipe that made it again, or retrain --from-scratch",
         )
     return Artifact(key, manifest["kind"])
 

@@ -25,6 +25,10 @@ def describe(trigger: Trigger, shown: Callable[[object], str] = str) -> list[str
     if trigger.get("code_changed"):
         lines.append(f"- the code changed after the trigger was made: {', '.join(trigger['code_changed'][:5])}")
     lines += [f"- trained again: {line}" for line in trigger.get("again", [])]
+    if trigger["state"] == "refused":
+        lines.append(
+            "- the limits are settings of its recipe: extend that one, change them, and name yours with --recipe"
+        )
     if trigger.get("quality"):
         lines += _quality(trigger["quality"])
     if trigger.get("version"):
@@ -58,4 +62,5 @@ def history_line(trigger: Trigger) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(trigger["created"]))
     times = f" ({trigger['times']} times)" if trigger.get("times") else ""
     version = f"version {trigger['version']}" if trigger.get("version") else ""
-    return f"{trigger['id']}  {when}  {trigger['state'] + times:<22} {trigger['reason']:<12} {version}".rstrip()
+    why = trigger["why"] if trigger["state"] in ("refused", "failed") and trigger.get("why") else ""
+    return f"{trigger['id']}  {when}  {trigger['state'] + times:<22} {trigger['reason']:<12} {version or why}".rstrip()

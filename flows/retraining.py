@@ -106,12 +106,12 @@ def retrain_model(ask: Ask, home: Path, listener: Listener, run: Run) -> Trigger
         if trigger is None:
             trigger = decide(ask, home)
             if trigger["state"] != "open":
-                return {**record_idle(home, trigger), **_arrivals(taken)}
+                return {**record_idle(home, trigger), **taken.told()}
             save(home, trigger)
             reached(home, "retrain.trigger", name=ask.name)
         else:
             listener.note(f"going on with {trigger['id']} ({trigger['reason']}) as it was begun; --abandon gives it up")
-        return {**_carry_out(trigger, home, ask.local, listener, run), **_arrivals(taken)}
+        return {**_carry_out(trigger, home, ask.local, listener, run), **taken.told()}
     finally:
         guard.release()
 
@@ -127,15 +127,6 @@ def take_in_landing(ask: Ask, home: Path) -> TakenIn:
     if taken.rows:
         tell(home, "new-data", ask.name, version=data_set.version(), rows=taken.rows)
     return taken
-
-
-def _arrivals(taken: TakenIn) -> dict[str, Any]:
-    added = [{key: entry[key] for key in ("number", "source", "rows", "rejected")} for entry in taken.added]
-    found = {
-        "added": added, "refused_files": taken.refused, "waiting": taken.waiting, "ignored": taken.ignored,
-        "left": taken.left,
-    }  # fmt: skip
-    return {key: value for key, value in found.items() if value}
 
 
 def _covered(ask: Ask, home: Path, running: Trigger, why: str) -> Trigger:
@@ -161,6 +152,8 @@ def _asks_elsewhere(trigger: Trigger, ask: Ask) -> bool:
 def decide(ask: Ask, home: Path) -> Trigger:
     """A new trigger: open and with everything frozen, or with the reason why nothing is to be done."""
     champion = champion_of(home, ask.name)
+    if ask.recipe:
+        _whole_recipe(ask, home)  # a misspelt one is told also when there is nothing to do
     data_set, before = DataSet(home, ask.name), seen(champion)
     epochs = data_set.epochs(after=before)
     until = max((entry["number"] for entry in epochs), default=before)
@@ -202,7 +195,7 @@ def _frozen(trigger: Trigger, ask: Ask, home: Path) -> Trigger:
 def _whole_recipe(ask: Ask, home: Path) -> dict[str, Any]:
     """The recipe that made the champion, or the one that was named; what it is called stays the model's name."""
     if ask.recipe:
-        recipe, _ = load_recipe(ask.recipe)
+        recipe, _ = load_recipe(ask.recipe, home=home)
         if recipe.registered_name != ask.name:
             fix = f"Name a recipe of {ask.name}, or add `model: {ask.name}` to it"
             raise UserError(f'{ask.recipe} makes the model "{recipe.registered_name}"', fix)

@@ -49,6 +49,8 @@ def collect_garbage(
     manifests and the data stay. Everything made or used within `days` stays too. A step that runs must not lose its
     inputs: while one does, nothing is removed (`UserError`).
     """
+    if not 0 <= days < float("inf"):  # also what is no number
+        raise UserError(f"{days} days are no time to keep things", "Give 0 or more")
     if dry_run:
         return _collect(store, full, light, days, dry_run=True)
     try:

@@ -150,7 +150,8 @@ def _check_header(path: Path, header: list[str], delimiter: str, layout: Layout)
         raise UserError(f'{path} has two columns "{repeated[0]}"', "Rename one, or set column_names")
     other = next((mark for mark in (";", "\t", ",", "|") if mark != delimiter and mark in header[0]), None)
     if len(header) == 1 and other and not layout.delimiter:
-        raise UserError(f"{path} has one column only, {header[0]!r}", f"Set delimiter to {other!r}")
+        fix = f"Write it with {delimiter!r} in place of {other!r}, or set delimiter in the recipe"
+        raise UserError(f"{path} has one column only, {header[0]!r}", fix)
 
 
 def _is_blank(record: list[str], width: int, keep_all: bool) -> bool:

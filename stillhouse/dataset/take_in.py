@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from stillhouse.dataset.data_set import DataSet
 from stillhouse.dataset.intake import Added, Unfinished, add_file, refuse
@@ -29,6 +30,15 @@ class TakenIn:
     @property
     def rows(self) -> int:
         return sum(entry["rows"] for entry in self.added)
+
+    def told(self) -> dict[str, Any]:
+        """What there is to tell, for the account of a retraining."""
+        added = [{key: entry[key] for key in ("number", "source", "rows", "rejected")} for entry in self.added]
+        found = {
+            "added": added, "refused_files": self.refused, "waiting": self.waiting, "ignored": self.ignored,
+            "left": self.left,
+        }  # fmt: skip
+        return {key: value for key, value in found.items() if value}
 
 
 def take_in(data_set: DataSet, landing: str | Path, schema: Schema) -> TakenIn:

@@ -242,3 +242,18 @@ def test_a_prefect_database_that_cannot_be_read(cli, tmp_path):
         "run", "opinions", "--set", "data.source=rows.csv", "--set", "data.label=label", "--until", "data", code=2
     )
     one_line(done, "prefect.db cannot be read")
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf"])
+def test_days_that_are_none(days, cli):
+    one_line(cli("store", "gc", "--days", days, code=2), "are no time to keep things")
+
+
+def test_the_command_alone_is_its_help(cli):
+    done = cli(code=2)
+    assert done.stdout.startswith("Usage: stillhouse") and done.stderr == ""
+    assert cli("--version").stdout.startswith("stillhouse ")
+
+
+def test_a_model_directory_that_is_not_there(cli):
+    one_line(cli("predict", "./nowhere", "a text", code=2), "no directory ./nowhere")

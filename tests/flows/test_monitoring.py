@@ -8,7 +8,7 @@ import pytest
 from flows.markdown_text import plain
 from flows.moments import moment
 from flows.monitor_text import markdown, one_line, table, text
-from flows.monitoring import parse_settings
+from flows.monitoring import parse_settings, run_monitor
 from flows.output import visible
 from stillhouse.errors import UserError
 
@@ -27,12 +27,16 @@ def test_a_moment_that_never_was(never):
         moment(never, "--until")
 
 
-def test_settings():
+def test_settings(tmp_path):
     assert parse_settings(["min_rise=0.2", "surge_labels=bad,worse"]) == {
         "min_rise": 0.2, "surge_labels": ("bad", "worse"),
     }  # fmt: skip
     with pytest.raises(UserError, match="min_rise"):
         parse_settings(["min_ris=0.2"])
+    with pytest.raises(UserError, match="--set min_rows has no value"):
+        parse_settings(["min_rows"])
+    with pytest.raises(UserError, match="since 1d is not before until 7d"):
+        run_monitor(tmp_path, "opinions", "1d", "7d", {})
     with pytest.raises(UserError, match="min_rows: Input should be greater than or equal to 20"):
         parse_settings(["min_rows=3"])
 
