@@ -28,6 +28,8 @@ def _addressable(home: Path) -> Path:
             f"the path of the home directory holds {odd!r}: {str(home)!r}",
             f"Set {VARIABLE} to a directory without %, ?, # and control characters in its path",
         )
+    if home.exists() and not home.is_dir():
+        raise UserError(f"the home directory {home} is a file", f"Set {VARIABLE} to a directory")
     return home
 
 

@@ -26,6 +26,8 @@ class Work:
     """`directory` and what is in it; use inside `locked()`."""
 
     def __init__(self, output: Path) -> None:
+        if not output.name:
+            raise UserError(f'the output "{output}" names no file', "Name one")
         self.output = output
         self.directory = output.with_name(f".{output.name}.stillhouse")
 

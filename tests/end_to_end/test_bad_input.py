@@ -257,3 +257,10 @@ def test_the_command_alone_is_its_help(cli):
 
 def test_a_model_directory_that_is_not_there(cli):
     one_line(cli("predict", "./nowhere", "a text", code=2), "no directory ./nowhere")
+
+
+def test_a_home_that_is_a_file_and_an_output_without_a_name(cli, tmp_path):
+    (tmp_path / "rows.csv").write_text("text\nhi\n")
+    one_line(cli("predict", "./", str(tmp_path / "rows.csv"), "-o", "", code=2), "names no file")
+    cli.home = tmp_path / "rows.csv"
+    one_line(cli("models", code=2), "is a file")
