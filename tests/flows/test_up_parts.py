@@ -296,7 +296,7 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "home").write_text("a file")
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "up", "--json"], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "STILLHOUSE_HOME": str(tmp_path / "home")},
+        env={**os.environ, "STILLHOUSE_HOME": str(tmp_path / "home" / "below")},
     )  # fmt: skip
     assert done.returncode == 2 and "cannot write to the home directory" in json.loads(done.stdout)["error"]["message"]
 
