@@ -101,6 +101,6 @@ def _list(home: Path, name: str, as_json: bool) -> None:
         print_json([{key: value for key, value in one.items() if key not in NOT_SHOWN} for one in triggers])
         return
     for trigger in triggers:
-        print(history_line(trigger))
+        print(visible(history_line(trigger)))
     if not triggers:
         print(f"{name} was not retrained yet")

@@ -50,11 +50,7 @@ def row_ids(run: str, first: int, count: int) -> list[str]:
 def log_rows(
     frame: pd.DataFrame, results: pd.DataFrame, model: Model, settings: Settings, scorer: Scorer
 ) -> pd.DataFrame:
-    """`results` as the prediction log has them; `frame` are the rows as they came (with `prediction_id` or an id).
-
-    Without times of their own they are of now, which should be just before they are logged: a monitor run that has seen
-    later ones passes them over.
-    """
+    """`results` as the prediction log has them; `frame` are the rows as they came (with `prediction_id` or an id)."""
     texts = frame[settings.text]
     logged: dict[str, Any] = {
         "id": _strings(frame[settings.id or ID]), "version": model.version,

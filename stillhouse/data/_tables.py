@@ -252,11 +252,7 @@ def _parquet(path: Path, rows: int) -> Iterator[Batch]:
         empty = iter([{name: [] for name in names}])
         try:
             yield from chain((batch.to_pydict() for batch in file.iter_batches(batch_size=rows)), empty)
-        except (
-            pa.ArrowException,
-            OSError,
-            ValueError,
-            OverflowError,
-        ) as error:  # also text that is no UTF-8, far dates
+        # The latter two: text that is no UTF-8, dates that Python does not have.
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{path} is damaged: {reason}", "Write it again") from None

@@ -75,12 +75,13 @@ def _add(
     first = next(batches, {})
     columns = find_columns(first, schema, wanted, source)
     number, kind = data_set.next_number(), "rows" if columns.text else "labels"
+    part = f"labels-{sha256[:24]}" + (f"-{number}" if only is not None else "")  # beside what the log has of the file
     with Spool(data_set.root, number, source) as spool:
         judged = (
             [row for row in judge(batch, schema, columns) if only is None or row.row in only]
             for batch in chain([first], batches)
         )
-        for rows in judged if kind == "rows" else _joined(data_set, judged, schema, sha256):
+        for rows in judged if kind == "rows" else _joined(data_set, judged, schema, part):
             spool.add(rows)
         reached(data_set.home, "data.before-files", name=data_set.name)
         written = spool.place()
@@ -94,11 +95,11 @@ def _add(
 
 
 def _joined(
-    data_set: DataSet, batches: Iterable[list[Judged]], schema: Schema, sha256: str
+    data_set: DataSet, batches: Iterable[list[Judged]], schema: Schema, part: str
 ) -> Iterator[list[Judged]]:  # fmt: skip
     """Rows of a file of ids and labels, with the texts that the prediction log has for the ids.
 
-    What is good goes into the log too, for who compares predictions with the truth.
+    What is good goes into the log too, as the part `part`, for who compares predictions with the truth.
     """
     log = PredictionLog(data_set.home, data_set.name)
     logged = log.read(columns=["id", "text"]).drop_duplicates("id", keep="last")
@@ -110,7 +111,7 @@ def _joined(
         yield found
     if told:
         frame = pd.DataFrame({"id": [row.id for row in told], "label": [row.label for row in told]})
-        log.add_labels(frame, f"labels-{sha256[:24]}")
+        log.add_labels(frame, part)
 
 
 def _with_text(row: Judged, texts: dict[str, str | None], schema: Schema) -> Judged:

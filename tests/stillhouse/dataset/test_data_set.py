@@ -141,6 +141,9 @@ def test_labels_that_come_later_are_joined_to_the_prediction_log(data_set, tmp_p
     ]  # fmt: skip
     assert added["kind"] == "labels"
     assert log.labels()[["id", "label"]].values.tolist() == [["1", "good"], ["2", "bad"]]
+    log.append(pd.DataFrame({"time": [4.0], "id": ["4"], "text": ["hu"]}), "later")
+    assert add_file(data_set, tmp_path / "l.csv", SCHEMA, ANY, again=True)["rows"] == 1, "4 is in the log now"
+    assert log.labels()[["id", "label"]].values.tolist() == [["1", "good"], ["2", "bad"], ["4", "good"]]
 
 
 def test_damage_of_an_epoch_is_named(data_set, tmp_path):
