@@ -1,7 +1,6 @@
 #!/bin/sh
 # A worker for servers that run elsewhere: its pool, the deployments, the automations, then the worker itself.
 # PREFECT_API_URL, MLFLOW_TRACKING_URI and STILLHOUSE_HOME say where; WORKER_LIMIT how many runs at once.
-# Not on the machine of an `up` against its servers: `up` has its own worker, and marks what that did not start as crashed.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 prefect --no-prompt work-pool create stillhouse --type process --base-job-template "$here/process-pool.json" --overwrite

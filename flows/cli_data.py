@@ -55,9 +55,9 @@ def add(
     data_set = DataSet(home, name)
     path = _local(file, data_set)
     added = add_file(data_set, path, schema, Columns(text, label, identity), file.rpartition("/")[2], again=True)
-    if added["rows"] and (not added["known"] or added["number"] > seen(champion_of(home, name))):
+    if added["rows"] and (not added["known"] or data_set.version() > seen(champion_of(home, name))):
         # Known and not learned yet: whoever added it may have been killed before this.
-        tell(home, "new-data", name, version=added["number"], rows=added["rows"])
+        tell(home, "new-data", name, version=data_set.version(), rows=added["rows"])
     if as_json:
         print_json(_shown(added, data_set))
     else:

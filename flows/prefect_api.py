@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.alerts import credentials
-from tasks.running_up import POOL
+from tasks.running_up import POOL, WORKER
 
 TIMEOUT_SECONDS = 30.0
 HEALTH_SECONDS = 3.0
@@ -77,17 +76,16 @@ def worker_is_online(api: str, name: str, since: datetime) -> bool:
 def mend_flow_runs(api: str, alive: Callable[[], set[str]], states: tuple[str, ...]) -> list[str]:
     """Say what became of the pool's flow runs in `states` that no process executes; `alive` tells which ones have one.
 
-    One that never began is scheduled again; one that began has crashed, or is cancelled if that was asked for. On this
-    machine only processes of `up` execute runs of this pool; what a worker elsewhere took is let alone. Call it with
-    PENDING only while no worker runs: a worker's process for such a run may be just about to start. A process is there
-    before its run is RUNNING, so the server is asked first; a run that ended meanwhile is told by asking again, and by
-    the server, which keeps a final state.
+    One that never began is scheduled again; one that began has crashed, or is cancelled if that was asked for. What
+    another worker took is let alone. Call it with PENDING only while no worker runs: a worker's process for such a run
+    may be just about to start. A process is there before its run is RUNNING, so the server is asked first; a run that
+    ended meanwhile is told by asking again, and by the server, which keeps a final state.
     """
     question = {
         "flow_runs": {"state": {"type": {"any_": list(states)}}},
         "work_pools": {"name": {"any_": [POOL]}}, "limit": LIMIT,
     }  # fmt: skip
-    found = {run["id"] for run in ask(api, "flow_runs/filter", question) if _is_here(run)}
+    found = {run["id"] for run in ask(api, "flow_runs/filter", question) if _is_ours(run)}
     lost = found - alive() if found else set()
     mended = []
     for run in lost:
@@ -99,10 +97,9 @@ def mend_flow_runs(api: str, alive: Callable[[], set[str]], states: tuple[str, .
     return mended
 
 
-def _is_here(run: dict[str, Any]) -> bool:
-    """Prefect's worker notes `HOST:PID` of the process that it started."""
-    place = run.get("infrastructure_pid")
-    return not place or place.rpartition(":")[0] == socket.gethostname()
+def _is_ours(run: dict[str, Any]) -> bool:
+    """No other worker has taken it: each labels what it takes with its name."""
+    return (run.get("labels") or {}).get("prefect.worker.name", WORKER) == WORKER
 
 
 def _state_after(state: str) -> dict[str, Any]:

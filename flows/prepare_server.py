@@ -6,6 +6,8 @@ The automations (retrain, notices, lost runs), and the home's recipes as choices
 import os
 import sys
 
+import httpx
+
 from flows.environment import prepare
 from flows.prefect_api import offer_recipes
 from pipelines.recipe_files import recipe_names
@@ -23,8 +25,11 @@ def prepare_server() -> None:
         raise UserError(
             "PREFECT_API_URL is not set", "Set it to the server's address, for example http://prefect:4200/api"
         )
-    ensure_automations(api)
-    offer_recipes(api, recipe_names(home))
+    try:
+        ensure_automations(api)
+        offer_recipes(api, recipe_names(home))
+    except (httpx.HTTPError, OSError) as error:
+        raise StillhouseError(f"the Prefect server {api} does not answer: {error}", "Start it, then deploy") from None
 
 
 if __name__ == "__main__":

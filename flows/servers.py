@@ -16,9 +16,8 @@ from flows.prefect_api import HEALTH_SECONDS, ask, worker_is_online
 from stillhouse.home import VARIABLE
 from tasks.mlflow_home import ARTIFACTS, DATABASE
 from tasks.mlflow_home import QUIET as QUIET_MLFLOW
-from tasks.running_up import POOL
+from tasks.running_up import POOL, WORKER
 
-WORKER = "up"
 RUNS_AT_ONCE = 10
 """Flow runs that the worker has going at once; heavy steps wait for the machine's lock all the same."""
 BRIDGE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "6", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}

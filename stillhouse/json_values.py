@@ -2,6 +2,7 @@
 
 import math
 from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from stillhouse.data._clean import storable
@@ -15,6 +16,8 @@ def plain(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, Decimal):
+        return plain(float(value)) if value % 1 else int(value)
     if isinstance(value, dict):
         return {storable(str(name)): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

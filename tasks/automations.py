@@ -62,7 +62,7 @@ def ensure_automations(
     there are, "" removes them. A retraining needs the deployment `retrain/retrain` to be there. Raises `UserError` for
     an address that is neither https nor on this machine, `httpx.HTTPError` when the server does not answer.
     """
-    webhook = os.environ.get(WEBHOOK) if webhook is None else webhook
+    webhook = os.environ.get(WEBHOOK) or None if webhook is None else webhook
     if webhook:
         check_webhook(webhook)
     with httpx.Client(

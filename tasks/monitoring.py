@@ -32,11 +32,13 @@ JUST_AFTER = 1e-3
 """Seconds: the end of a window lies behind its newest row."""
 LEAST_SHARE = 0.1
 """Of the new rows: a version that answered fewer of them, by a run that is pinned to it, is not the one to look at."""
+MOST_SPANS = 100
+"""Spans that were asked for since the last run for all; beyond that the oldest are examined once more."""
 NOTHING: dict[str, Any] = {
-    "until": None, "read": None, "told": {}, "surges": {}, "line": None, "pending": [],
+    "until": None, "read": None, "spans": [], "told": {}, "surges": {}, "line": None, "pending": [],
 }  # fmt: skip
 KINDS = {
-    "until": (int, float, type(None)), "read": (int, float, type(None)), "told": dict, "surges": dict,
+    "until": (int, float, type(None)), "read": (int, float, type(None)), "spans": list, "told": dict, "surges": dict,
     "line": (str, type(None)), "pending": list,
 }  # fmt: skip
 DRIFT = ("input drift", "prediction drift")
@@ -132,7 +134,7 @@ def _run(
         first = _first_rows(log, marked[(marked["version"] == version) & ~marked["new"]], settings, reference.labels)
         first = _mark(first[first["version"] == version], *marks)
         first = first[~first["new"]]
-    span = (min(start, end - settings.baseline_days * DAY), end)
+    span = (start - settings.baseline_days * DAY, end)
     rows = _mark(_read(log, span, settings, reference.labels), *marks)
     rows = rows[rows["version"] == version].reset_index(drop=True)
     fresh = bool(new["fresh"].any())
@@ -141,7 +143,11 @@ def _run(
     _describe(line, found, Window(start, end), version, int((new["version"] != version).sum()))
     line["recorded"] = fresh
     if fresh:
-        state |= {"until": max(end, seen or end), "read": cut, "surges": surges, "version": version}
+        state |= {"surges": surges, "version": version}
+        if asked == (None, None):
+            state |= {"until": max(end, seen or end), "read": cut, "spans": []}
+        else:
+            state["spans"] = [*state["spans"], [*asked, cut]][-MOST_SPANS:]
         _decide(home, name, line, found, settings, state)
     else:
         line["notes"].append(
@@ -152,11 +158,15 @@ def _run(
 
 def _mark(rows: Any, since: float | None, state: dict[str, Any], cut: float) -> Any:
     """The `rows` that came before `cut`, with `new`, which are to be examined, and `fresh`, which of those no run has
-    examined: whatever their times, those that came since the cut of the last one, and those that lie after its end."""
+    examined: whatever their times, what came since the cut of the last run, and what lies after its end; less what runs
+    for a span of time have examined meanwhile."""
     rows = rows[rows["arrived"] < cut]
     seen, read = state["until"], state["read"]
     fresh = pd.Series(True, rows.index) if seen is None else rows["time"] >= seen
     fresh = fresh if read is None else fresh | (rows["arrived"] >= read)
+    for start, end, until_then in state["spans"]:
+        inside = (rows["time"] >= (start or 0)) & (True if end is None else rows["time"] < end)
+        fresh &= ~(inside & (rows["arrived"] < until_then))
     new = fresh if since is None else rows["time"] >= since
     return rows.assign(new=new, fresh=new & fresh)
 
@@ -168,8 +178,11 @@ def _no_column(column: str) -> list[str]:
 def _version_in(column: Any) -> int:
     """The version that answered last, of those that answered at least a tenth of the rows; 0 where none is known."""
     known = column.dropna().astype(int)
+    if known.empty:
+        return 0
     shares = known.value_counts(normalize=True)
-    return int(known[known.map(shares) >= LEAST_SHARE].iloc[-1]) if len(known) else 0
+    least = min(LEAST_SHARE, shares.max())  # of many versions none may have a tenth
+    return int(known[known.map(shares) >= least].iloc[-1])
 
 
 def _first_rows(log: PredictionLog, old: Any, settings: MonitorSettings, labels: list[str]) -> Any:
@@ -234,9 +247,9 @@ def _decide(
     for event in ("drift", "quality"):
         tests = [test for test in found.tests if test.alarm and _event(test.name) == event]
         told = state["told"].get(event)
-        recently = told is not None and told["version"] == version and end - told["time"] < cool_down
-        if tests and not recently:
-            state["told"][event] = {"time": end, "version": version}
+        before = told["time"] if told is not None and told["version"] == version else None
+        if tests and (before is None or abs(end - before) >= cool_down):
+            state["told"][event] = {"time": end if before is None else max(end, before), "version": version}
             figures = {test.name: {"effect": test.effect, "p_value": test.p_value} for test in tests}
             _alert(home, name, line, state, event, {**about, "figures": figures, "reason": _reason(tests)})
     for surge in found.surge.alerts:

@@ -8,6 +8,8 @@ from tasks.processes import process_start
 
 FILE = "up.json"
 POOL = "stillhouse"
+WORKER = "up"
+"""The name of its worker."""
 
 
 class Addresses(TypedDict):

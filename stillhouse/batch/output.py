@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ class ChunkWriter:
         else:
             separator = "\t" if self.suffix == ".tsv" else ","
             # pandas does not quote a lone return, which every reader takes for the end of a row
-            returns = any(isinstance(cell, str) and "\r" in cell for name in frame for cell in frame[name])
+            cells = chain(frame, *(frame[name] for name in frame))
+            returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
             quoting = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
             frame.to_csv(path, sep=separator, index=False, header=not rows_before, quoting=quoting)
         flush(path)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from stillhouse.batch.settings import Model, Settings
 from stillhouse.batch.smoothing import Smoother
-from stillhouse.data._clean import as_text
+from stillhouse.data._clean import as_number, as_text
 from stillhouse.keys import digest
 from stillhouse.prediction_log import DAY_SECONDS
 from stillhouse.scorer import Scorer
@@ -72,9 +72,10 @@ def log_rows(
 
 def _times(column: Any, now: float) -> np.ndarray:
     """Epoch seconds; `now` where a cell is no time, lies before 1970 or more than a day ahead (as 9999-12-31 does)."""
-    seconds = np.array(pd.to_numeric(column, errors="coerce"), dtype=float)
-    words = np.isnan(seconds)
-    seconds[words] = [_seconds(cell) for cell in column[words]]
+    numbers = [as_number(cell) for cell in column]
+    seconds = np.array(
+        [_seconds(cell) if number is None else number for cell, number in zip(column, numbers, strict=True)]
+    )
     return np.where((seconds >= 0) & (seconds <= now + DAY_SECONDS), seconds, now)
 
 

@@ -31,6 +31,10 @@ class Unfinished(UserError):
     """The file is still being written."""
 
 
+class NotTheFile(UserError):
+    """Something else than the file is wrong: it is not to be refused for that."""
+
+
 def add_file(
     data_set: DataSet, path: Path, schema: Schema, wanted: Columns, source: str = "", *, again: bool = False
 ) -> Added:
@@ -43,8 +47,8 @@ def add_file(
         before = path.stat()
         sha256 = file_digest(path)
         known = data_set.known(sha256)
-        only = data_set.set_aside(sha256) if known is not None and known.get("rows") else None
-        if known is not None and not (again and only != set()):
+        only = data_set.set_aside(sha256) if known is not None and again and known.get("rows") else None
+        if known is not None and (not again or only == set()):
             return {**known, "known": True}
         entry = _add(data_set, path, schema, wanted, source or path.name, sha256, only)
         if known is not None and only is not None and not entry["rows"]:
@@ -102,7 +106,10 @@ def _joined(
     What is good goes into the log too, as the part `part`, for who compares predictions with the truth.
     """
     log = PredictionLog(data_set.home, data_set.name)
-    logged = log.read(columns=["id", "text"]).drop_duplicates("id", keep="last")
+    try:
+        logged = log.read(columns=["id", "text"]).drop_duplicates("id", keep="last")
+    except UserError as error:
+        raise NotTheFile(error.message, error.fix) from None
     texts = dict(zip(logged["id"], logged["text"], strict=True))
     told: list[Judged] = []
     for rows in batches:

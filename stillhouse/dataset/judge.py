@@ -139,7 +139,7 @@ def _verdict(row: dict[str, Any], schema: Schema, columns: Columns) -> tuple[str
 def judge_text(raw: str, form: Form) -> tuple[str | None, str]:
     """(the text as it is stored, ""), or (None, what is wrong with it)."""
     text = clean_text(raw, form)
-    if not text:
+    if not _JOINERS.sub("", text):
         return None, "no_text"
     if _is_garbage(raw):
         return None, "garbage"

@@ -170,5 +170,9 @@ def move(path: Path, target: Path) -> bool:
         flush(beside)
         os.replace(beside, chosen)
         flush(chosen.parent)
-        path.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            chosen.unlink()
+            return False
     return True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.dataset.data_set import DataSet
-from stillhouse.dataset.intake import Added, Unfinished, add_file, refuse
+from stillhouse.dataset.intake import Added, NotTheFile, Unfinished, add_file, refuse
 from stillhouse.dataset.judge import Columns, Schema
 from stillhouse.dataset.landing import Arrival, look, move, stamp_of
 from stillhouse.errors import UserError
@@ -76,6 +76,8 @@ def _take(data_set: DataSet, arrival: Arrival, schema: Schema, memo: DigestMemo,
     except Unfinished:
         taken.waiting.append(arrival.name)
         return
+    except NotTheFile:
+        raise
     except (UserError, ValueError, OverflowError, RecursionError) as error:
         if arrival.local and stamp_of(path) != arrival.stamp:
             taken.waiting.append(arrival.name)

@@ -93,8 +93,10 @@ def watch(before: Counts, new: Counts, state: dict[str, Any], settings: SurgeSet
         if (before.rows[earlier].sum(axis=1) > 0).sum() < settings.min_windows:
             found.learning += 1
             continue
-        found.tested += 1
+        tests = found.tests
         _window(before, new, (index, int(window)), np.flatnonzero(earlier), (state, settings, found))
+        found.tested += found.tests > tests
+        found.learning += found.tests == tests  # a new level that is still young
     if len(new.windows):
         forget = new.windows[-1] - max(settings.baseline, settings.cool_down) / settings.window
         for key in [key for key, surge in state.items() if surge["from"] < forget]:
@@ -110,14 +112,13 @@ def _window(
     state, settings, found = about
     rows = new.rows[index]
     topics: list[int] = np.flatnonzero(rows >= MIN_ROWS).tolist() if len(new.topics) > 1 else []
-    tests = (len(topics) + 1) * len(new.hits)
-    level = share_of(settings.rate, tests)
-    found.tests += tests
+    level = share_of(settings.rate, (len(topics) + 1) * len(new.hits))
     for label in new.hits:
         hits = new.hits[label][index]
         known, known_hits = _without_surges(before, earlier, label, state, settings)
-        if (known.sum(axis=1) > 0).sum() < settings.min_windows:  # a new level is still young
+        if (known.sum(axis=1) > 0).sum() < settings.min_windows:
             continue
+        found.tests += len(topics) + 1
         baseline = learn_baseline(known, known_hits)
         judge = _Judge(label, window, state, settings, found, level)
         calm = np.array([not judge.is_cooling(name) for name in new.topics])
@@ -205,7 +206,11 @@ class _Judge:
 
     def is_cooling(self, topic: str) -> bool:
         known = self.state.get(f"{topic}\t{self.label}")
-        return known is not None and (self.window - known["from"]) * self.settings.window < self.settings.cool_down
+        if known is None:
+            return False
+        return (
+            abs(self.window - known["from"]) * self.settings.window < self.settings.cool_down
+        )  # a late one lies before
 
     def is_up(self, seen: _Seen) -> bool:
         return seen.p < STILL_UP and seen.rise >= self.settings.min_rise / 2
@@ -215,7 +220,12 @@ class _Judge:
         known = self.state.get(f"{seen.topic}\t{self.label}")
         if self.is_cooling(seen.topic):
             return "cooling"
-        if known is not None and self.is_up(seen) and len(known["windows"]) > known["seen"] / 2 + 1:
+        if (
+            known is not None
+            and self.window > known["from"]
+            and self.is_up(seen)
+            and len(known["windows"]) > known["seen"] / 2 + 1
+        ):
             return "new level"
         fires = seen.p <= self.level and seen.count >= self.settings.min_count and seen.rise >= self.settings.min_rise
         return "alert" if fires else ""
@@ -250,6 +260,9 @@ class _Judge:
             self._begin(f"{name}\t{self.label}")
 
     def _begin(self, key: str) -> None:
+        if key in self.state and self.window < self.state[key]["from"]:  # the newest surge stays the known one
+            self._remember(self.state[key])
+            return
         level = {name: value for name, value in self.state.get(key, {}).items() if name == "level_from"}
         self.state[key] = {**level, "from": self.window, "windows": [self.window], "seen": 1}
 

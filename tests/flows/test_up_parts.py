@@ -334,8 +334,9 @@ def prefect_double():
             elif self.path.endswith("filter"):
                 asked = body["flow_runs"]["state"]["type"]["any_"]
                 assert body["work_pools"] == {"name": {"any_": ["stillhouse"]}}
-                there = [{"id": run, "infrastructure_pid": None} for run, state in states.items() if state in asked]
-                self.answer([*there, {"id": "elsewhere", "infrastructure_pid": "another-machine:12"}])
+                labels = {"c": {}, "a": {"prefect.worker.name": "up"}}  # one that nobody took yet has none
+                there = [{"id": run, "labels": labels.get(run)} for run, state in states.items() if state in asked]
+                self.answer([*there, {"id": "elsewhere", "labels": {"prefect.worker.name": "ProcessWorker 1"}}])
             else:
                 told[self.path.split("/")[2]] = body
                 self.answer({"status": "ACCEPT"})

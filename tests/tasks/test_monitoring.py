@@ -229,6 +229,43 @@ def test_rows_that_come_late_are_examined_once(two_versions):
     assert monitor_model(two_versions, "opinions", settings)["rows"] == 30
 
 
+def test_a_run_for_a_span_takes_nothing_from_the_run_for_all(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    frame = rows(0, 20)
+    log.append(frame, "one")
+    hours = (frame["time"] - START) / HOUR
+    count = {end: int((hours < end).sum()) for end in (5, 10, 12)}
+    assert monitor_model(two_versions, "opinions", LOG, until=START + 10 * HOUR)["rows"] == count[10]
+    log.append(rows(2, 3, seed=1), "late")
+    again = monitor_model(two_versions, "opinions", LOG, since=START + 5 * HOUR, until=START + 12 * HOUR)
+    assert (again["rows"], again["recorded"], again["surge"]["windows"]) == (count[12] - count[5], True, 2)
+    last = monitor_model(two_versions, "opinions", LOG)
+    assert last["rows"] == 600 - count[12] + 30, "the hours after 12, and the late one"
+    assert monitor_model(two_versions, "opinions", LOG)["rows"] == 0
+
+
+def test_late_rows_are_tested_against_the_windows_before_them(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    settings = LOG.model_copy(
+        update={"surge_labels": ("negative",), "min_change": 0.9, "baseline_days": 2.0, "cool_down_hours": 100.0}
+    )
+    log.append(rows(0, 60), "one")
+    monitor_model(two_versions, "opinions", settings)
+    log.append(rows(12, 13, shares=(0.95, 0.02), seed=1), "late")
+    log.append(rows(60, 61), "two")
+    line = monitor_model(two_versions, "opinions", settings)
+    assert (line["rows"], line["surge"]["learning"], line["alarms"]) == (60, 0, ["surge"])
+
+
+def test_a_log_of_many_versions_has_one_to_look_at(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    parts = [rows(hour, hour + 1).assign(version=2 if hour % 11 == 0 else 100 + hour) for hour in range(12)]
+    for number, part in enumerate(parts):
+        log.append(part, f"part-{number}")
+    line = monitor_model(two_versions, "opinions", LOG)
+    assert (line["version"], line["rows"], line["other_versions"]) == (2, 60, 300)
+
+
 def test_a_log_that_was_copied_is_not_examined_again(two_versions):
     log = PredictionLog(two_versions, "opinions")
     path = log.append(rows(0, 20), "one")

@@ -1,6 +1,7 @@
 """Adding files: every row is in the epoch or set aside, a content is there once, a kill or a second process changes
 nothing about that."""
 
+import errno
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from stillhouse.dataset.data_set import DataSet
 from stillhouse.dataset.intake import add_file
 from stillhouse.dataset.judge import Columns, Schema
+from stillhouse.dataset.landing import move
 from stillhouse.dataset.take_in import ANY, take_in
 from stillhouse.dataset.unlabelled import FEWEST, write_unlabelled
 from stillhouse.errors import UserError
@@ -384,3 +386,46 @@ def test_a_family_of_emoji_is_a_text(data_set, tmp_path):
     family = "\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466"
     path.write_text(f"text,label\n{family},good\n")
     assert add_file(data_set, path, SCHEMA, ANY)["rows"] == 1
+
+
+def test_a_damaged_log_or_list_of_rejects_refuses_no_file(data_set, tmp_path, monkeypatch):
+    monkeypatch.setattr("stillhouse.dataset.landing.SETTLE_SECONDS", 0)
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    (landing / "a.csv").write_text("text,label\nhi there,good\n,bad\n")
+    assert take_in(data_set, landing, SCHEMA).rows == 1
+    (data_set.root / "rejected" / "0001.jsonl").unlink()
+    (landing / "b.csv").write_text("text,label\nhi there,good\n,bad\n")
+    taken = take_in(data_set, landing, SCHEMA)
+    assert (taken.refused, list(landing.iterdir())) == ({}, []), "known all the same"
+    log = PredictionLog(data_set.home, "model")
+    part = log.append(pd.DataFrame({"time": [1.0], "id": ["1"], "text": ["hi"]}), "part")
+    part.write_bytes(b"damaged")
+    (landing / "labels.csv").write_text("id,label\n1,good\n")
+    with pytest.raises(UserError, match="is damaged"):
+        take_in(data_set, landing, SCHEMA)
+    assert (landing / "labels.csv").exists() and not data_set.manifest()["refused"]
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_move_to_another_disk_leaves_one_file(tmp_path, monkeypatch, may):
+    source, target = tmp_path / "in" / "a.csv", tmp_path / "out" / "a.csv"
+    source.parent.mkdir()
+    source.write_text("text")
+    real, unlink = os.replace, Path.unlink
+
+    def replace_here(old, new):
+        if Path(old).parent != Path(new).parent:
+            raise OSError(errno.EXDEV, "another disk")
+        real(old, new)
+
+    def unlink_or_not(path, **how):
+        if path == source and not may:
+            raise PermissionError
+        unlink(path, **how)
+
+    monkeypatch.setattr(os, "replace", replace_here)
+    monkeypatch.setattr(Path, "unlink", unlink_or_not)
+    assert move(source, target) is may
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.csv"]
+    assert target.exists() is may

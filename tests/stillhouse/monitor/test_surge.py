@@ -177,3 +177,25 @@ def test_what_was_told_long_ago_is_forgotten():
     assert list(state) == ["bags\tbad"]
     run(stream(140, TOPICS), state, settings, start=60 * HOUR)
     assert state == {}
+
+
+def test_a_late_window_before_a_told_surge_belongs_to_it_only_within_the_cool_down():
+    settings = SurgeSettings(window=HOUR, cool_down=12 * HOUR)
+    frame = surge(surge(stream(96, TOPICS), "bags", 30, 1, 0.7), "bags", 60, 1, 0.7)
+    for late, told in ((30, [("bags", 30)]), (60, [])):
+        state = {}
+        known = frame[frame["time"] // HOUR != late]
+        first = run(known, state, settings)
+        assert alerts(first) == [("bags", 90 - late)]
+        times, topics, labels = frame["time"].to_numpy(), frame["topic"], frame["label"]
+        whole = count(times, topics, labels, ["bad"], HOUR)
+        found = watch(whole, count(times, topics, labels, ["bad"], HOUR, times // HOUR == late), state, settings)
+        assert alerts([found]) == (told or [("bags", 60)])
+        assert state["bags\tbad"]["from"] == 60, "the newest one stays the known one"
+    near = surge(frame, "bags", 55, 1, 0.7)
+    state = {}
+    run(near[near["time"] // HOUR != 55], state, settings)
+    times, topics, labels = near["time"].to_numpy(), near["topic"], near["label"]
+    whole = count(times, topics, labels, ["bad"], HOUR)
+    found = watch(whole, count(times, topics, labels, ["bad"], HOUR, times // HOUR == 55), state, settings)
+    assert alerts([found]) == [] and 55 in state["bags\tbad"]["windows"]
