@@ -10,13 +10,15 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from stillhouse.parsing import parsed
+
 ROOT = Path(__file__).parent
 PACKAGE = ROOT.name
 INFRASTRUCTURE = {
     f"{PACKAGE}.{name}"
     for name in (
         "artifact", "code_digest", "errors", "events", "files", "home", "keys",
-        "launcher", "method", "methods", "source", "store", "upkeep", "worker",
+        "launcher", "method", "methods", "parsing", "source", "store", "upkeep", "worker",
     )
 }  # fmt: skip
 
@@ -51,7 +53,8 @@ def _module_path(name: str) -> Path | None:
 @lru_cache(maxsize=1024)
 def _read(path: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
     """Digest and imports of one file; time and size are there to make an edited file another entry."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    source = path.read_text(encoding="utf-8")
+    tree = parsed(lambda: ast.parse(source))
     imports = tuple(sorted(_imports(tree)))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

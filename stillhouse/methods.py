@@ -4,6 +4,7 @@ import importlib
 
 from stillhouse.errors import UserError, nearest
 from stillhouse.method import Method
+from stillhouse.parsing import parsed
 
 METHODS = {
     "calibrate.confidence": "stillhouse.calibrate.confidence:Confidence",
@@ -28,4 +29,4 @@ def load_method(name: str) -> type[Method]:
     if name not in METHODS:
         raise UserError(f'unknown method "{name}"', nearest(name, set(METHODS)))
     module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(parsed(lambda: importlib.import_module(module)), attribute)
