@@ -32,7 +32,13 @@ OLD = {
 NEW = r"apple|aapl|iphone|ipad|itunes"
 TRAINING = ("train.", "distill.")
 WARM: dict[str, dict[str, Any]] = {
-    "teacher": {"num_train_epochs": 1, "learning_rate": 2e-4, "replay_ratio": 1.0, "alpha": 0.5},
+    "teacher": {
+        "num_train_epochs": 1,
+        "learning_rate": 2e-4,
+        "replay_ratio": 1.0,
+        "alpha": 0.5,
+        "max_eval_samples": 500,
+    },
     "small": {"num_train_epochs": 2, "learning_rate": 2e-4, "replay_ratio": 1.0, "alpha": 0.9},
 }
 TRAINED = ("head", "top", "teacher", "student", "slim", "small")
