@@ -18,7 +18,7 @@ import pandas as pd
 from stillhouse.errors import UserError, nearest
 from stillhouse.events import reached
 from stillhouse.files import flush, read_json, write_json
-from stillhouse.monitor.examine import LOG_REFERENCE_ROWS, Examination, Window, examine
+from stillhouse.monitor.examine import LOG_REFERENCE_ROWS, Examination, examine
 from stillhouse.monitor.settings import DAY, HOUR, MonitorSettings
 from stillhouse.prediction_log import SCHEMA, PredictionLog
 from tasks.alerts import tell
@@ -140,7 +140,7 @@ def _run(
     fresh = bool(new["fresh"].any())
     surges = copy.deepcopy(state["surges"]) if state.get("version") in (None, version) else {}
     found = examine(rows, log.labels(), reference, embedder(bundle), settings, surges, first)
-    _describe(line, found, Window(start, end), version, int((new["version"] != version).sum()))
+    _describe(line, found, (start, end), version, int((new["version"] != version).sum()))
     line["recorded"] = fresh
     if fresh:
         state |= {"surges": surges, "version": version}
@@ -218,11 +218,11 @@ def _line(name: str, settings: MonitorSettings) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _describe(line: dict[str, Any], found: Examination, window: Window, version: int, others: int) -> None:
+def _describe(line: dict[str, Any], found: Examination, window: tuple[float, float], version: int, others: int) -> None:
     surge = found.surge
     alarms = {_event(test.name) for test in found.tests if test.alarm} | ({"surge"} if surge.alerts else set())
     line |= {
-        "version": version, "window": {"start": window.start, "end": window.end}, "rows": found.rows,
+        "version": version, "window": {"start": window[0], "end": window[1]}, "rows": found.rows,
         "other_versions": others, "tests": [test.as_json() for test in found.tests],
         "surge": {
             "windows": surge.tested, "tests": surge.tests, "learning": surge.learning, "table": surge.table,

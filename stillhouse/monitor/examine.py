@@ -47,14 +47,6 @@ class Examination:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Window:
-    """Epoch seconds: the examined rows are of `[start, end)`."""
-
-    start: float
-    end: float
-
-
 def examine(
     log: pd.DataFrame, truth: pd.DataFrame, reference: Reference, embed: Embed,
     settings: MonitorSettings, surges: dict[str, Any], first: pd.DataFrame | None = None,
