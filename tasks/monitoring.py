@@ -76,12 +76,18 @@ def _load(directory: Path) -> dict[str, Any]:
         found = read_json(path)
         state = {key: found.get(key, value) for key, value in copy.deepcopy(NOTHING).items()}
         wrong = [key for key, kinds in KINDS.items() if not isinstance(state[key], kinds)]
+        wrong += [] if wrong or all(map(_is_span, state["spans"])) else ["spans"]
         json.dumps(state, allow_nan=False)
     except (ValueError, AttributeError) as error:
         state, wrong = {}, [str(error)]
     if wrong:
         raise UserError(f"{path} is damaged ({', '.join(wrong)})", "Move it away; the next run begins anew")
     return state
+
+
+def _is_span(value: Any) -> bool:
+    numbers = isinstance(value, list) and all(isinstance(one, int | float | None) for one in value)
+    return numbers and len(value) == 3 and value[2] is not None
 
 
 def _settle(home: Path, name: str, directory: Path, state: dict[str, Any]) -> None:

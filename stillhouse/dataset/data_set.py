@@ -125,7 +125,10 @@ def read_rejected(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as lines:
             for line in lines:
-                yield json.loads(line)
+                row = json.loads(line)
+                if not isinstance(row, dict) or not {"row", "reason", "text"} <= set(row):
+                    raise ValueError
+                yield row
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__})", "Bring back a copy of it") from None
 

@@ -168,7 +168,7 @@ def test_what_a_user_gets_wrong(two_versions):
     PredictionLog(two_versions, "opinions").append(rows(0, 2), "one")
     with pytest.raises(UserError, match='no column "town"'):
         monitor_model(two_versions, "opinions", LOG.model_copy(update={"topic": "town"}))
-    for damaged in ("{", "[]", '{"until": "x"}', '{"pending": null}', '{"until": NaN}'):
+    for damaged in ("{", "[]", '{"until": "x"}', '{"pending": null}', '{"until": NaN}', '{"spans": [["x"]]}'):
         (two_versions / "monitor" / "opinions" / "state.json").write_text(damaged)
         with pytest.raises(UserError, match="is damaged"):
             monitor_model(two_versions, "opinions", LOG)

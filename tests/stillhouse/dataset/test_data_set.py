@@ -394,6 +394,9 @@ def test_a_damaged_log_or_list_of_rejects_refuses_no_file(data_set, tmp_path, mo
     landing.mkdir()
     (landing / "a.csv").write_text("text,label\nhi there,good\n,bad\n")
     assert take_in(data_set, landing, SCHEMA).rows == 1
+    (data_set.root / "rejected" / "0001.jsonl").write_text("[]\n")
+    with pytest.raises(UserError, match=r"0001\.jsonl is damaged"):
+        add_file(data_set, data_set.root / "received" / "a.csv", SCHEMA, ANY, again=True)
     (data_set.root / "rejected" / "0001.jsonl").unlink()
     (landing / "b.csv").write_text("text,label\nhi there,good\n,bad\n")
     taken = take_in(data_set, landing, SCHEMA)
