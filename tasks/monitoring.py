@@ -35,9 +35,10 @@ LEAST_SHARE = 0.1
 MOST_SPANS = 100
 """Spans that were asked for since the last run for all; beyond that the oldest are examined once more."""
 NOTHING: dict[str, Any] = {
-    "until": None, "read": None, "spans": [], "told": {}, "surges": {}, "line": None, "pending": [],
+    "version": None, "until": None, "read": None, "spans": [], "told": {}, "surges": {}, "line": None, "pending": [],
 }  # fmt: skip
 KINDS = {
+    "version": (int, type(None)),
     "until": (int, float, type(None)), "read": (int, float, type(None)), "spans": list, "told": dict, "surges": dict,
     "line": (str, type(None)), "pending": list,
 }  # fmt: skip
@@ -144,7 +145,7 @@ def _run(
     rows = _mark(_read(log, span, settings, reference.labels), *marks)
     rows = rows[rows["version"] == version].reset_index(drop=True)
     fresh = bool(new["fresh"].any())
-    surges = copy.deepcopy(state["surges"]) if state.get("version") in (None, version) else {}
+    surges = copy.deepcopy(state["surges"]) if state["version"] in (None, version) else {}
     found = examine(rows, log.labels(), reference, embedder(bundle), settings, surges, first)
     _describe(line, found, (start, end), version, int((new["version"] != version).sum()))
     line["recorded"] = fresh

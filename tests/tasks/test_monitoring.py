@@ -282,3 +282,17 @@ def test_the_log_as_reference_does_not_slide_along(two_versions):
         log.append(rows(24 * day, 24 * day + 24, shares=(0.1 + 0.2 * day, 0.1)), f"day-{day}")
         line = monitor_model(two_versions, "opinions", settings)
     assert "drift" in line["alarms"]
+
+
+def test_another_version_begins_without_the_surges_of_the_one_before(two_versions):
+    log = PredictionLog(two_versions, "opinions")
+    settings = LOG.model_copy(update={"surge_labels": ("negative",), "min_change": 0.9})
+    state = two_versions / "monitor" / "opinions" / "state.json"
+    log.append(pd.concat([rows(0, 30, version=1), rows(30, 31, shares=(0.9, 0.05), version=1)]), "one")
+    assert monitor_model(two_versions, "opinions", settings)["alarms"] == ["surge"]
+    log.append(rows(31, 32, version=1), "more")
+    monitor_model(two_versions, "opinions", settings)
+    assert list(read_json(state)["surges"]) == ["(all)\tnegative"]
+    log.append(rows(32, 40), "released")
+    monitor_model(two_versions, "opinions", settings)
+    assert (read_json(state)["version"], read_json(state)["surges"]) == (2, {})
